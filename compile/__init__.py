@@ -1,0 +1,1 @@
+"""From a run to a verified package: budget, choice, lowering, verification."""

@@ -1,0 +1,1 @@
+"""From a package to a latency report: device contract, harness, virtual Crazyflie."""

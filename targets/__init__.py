@@ -1,0 +1,1 @@
+"""What a microcontroller is: descriptions, memory and cycle models, toolchain, emulated core."""
