@@ -1,0 +1,103 @@
+/* The device side of the HyperPPO device contract, version 1 (docs/device-contract.md).
+ *
+ * Platform independent C99: the Crazyflie app and the bare-metal image compile this same file and
+ * each give it a port (hppo_port_*). One caller at a time; nothing is allocated.
+ */
+#ifndef HPPO_DEVICE_H
+#define HPPO_DEVICE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "policy.h"
+
+#define HPPO_CONTRACT_VERSION 1
+#define HPPO_PACKET_BYTES 30 /* what one app-channel packet holds */
+#define HPPO_SLOTS 4         /* requests that the device remembers and that may be under way */
+#define HPPO_CHUNK_FLOATS 6  /* observation values in one LOAD, action values in one later RUN part */
+#define HPPO_FIRST_FLOATS 4  /* action values in part 0 of a RUN reply */
+#define HPPO_MAX_REPEAT 1000
+
+#ifndef HPPO_DEADLINE_US
+#define HPPO_DEADLINE_US 1000 /* one tick of the 1 kHz stabiliser loop */
+#endif
+
+enum hppo_command {
+    HPPO_HELLO = 1,
+    HPPO_LOAD = 2,
+    HPPO_RUN = 3,
+    HPPO_SELF_TEST = 4,
+    HPPO_REPEAT = 5
+};
+
+#define HPPO_REPLY 0x80 /* set in the command byte of every reply */
+
+enum hppo_result {
+    HPPO_OK = 0,
+    HPPO_NO_SESSION = 1,      /* HELLO first: the device restarted or another client took over */
+    HPPO_UNKNOWN_COMMAND = 2,
+    HPPO_BAD_PACKET = 3,      /* wrong length or a field out of range */
+    HPPO_INCOMPLETE = 4,      /* chunks of the observation are missing: send them again */
+    HPPO_STALE = 5,           /* the sequence number left the window */
+    HPPO_CONFLICT = 6,        /* the sequence number was used for another command */
+    HPPO_BUSY = 7,            /* the policy or the pilot is flying: nothing may block the loop */
+    HPPO_NOT_FINITE = 8       /* NaN or infinity in the observation or in the action */
+};
+
+/* Bits of hppo_log_status. */
+#define HPPO_STATUS_TESTED 0x01     /* the self-test ran */
+#define HPPO_STATUS_PASSED 0x02     /* and every golden vector matched */
+#define HPPO_STATUS_NOT_FINITE 0x04 /* the policy gave NaN or infinity; kept until enable is 0 */
+#define HPPO_STATUS_ACTIVE 0x08     /* the motors follow the policy */
+
+/* hppo_param_mode */
+#define HPPO_MODE_REQUEST 0 /* the policy runs on request only */
+#define HPPO_MODE_FREE 1    /* the policy runs at the control rate, the motors do not follow it */
+
+/* Where the time stamps come from. A simulator of this device writes HPPO_TIME_MODEL into
+ * hppo_time_source before the first packet; on a real core it stays HPPO_TIME_DWT. */
+#define HPPO_TIME_DWT 0
+#define HPPO_TIME_MODEL 1
+
+/* Log group "hppo". */
+extern uint32_t hppo_log_cycles; /* core cycles of the latest inference */
+extern uint32_t hppo_log_max;    /* core cycles of the slowest inference of this session */
+extern uint32_t hppo_log_us;     /* microseconds of the latest inference, by the 1 MHz timer */
+extern uint32_t hppo_log_count;  /* inferences of this session */
+extern uint32_t hppo_log_miss;   /* of them, longer than the deadline */
+extern uint8_t hppo_log_status;  /* HPPO_STATUS_* */
+extern uint8_t hppo_log_version; /* HPPO_CONTRACT_VERSION */
+
+/* Parameter group "hppo". */
+extern uint8_t hppo_param_mode;   /* HPPO_MODE_* */
+extern uint8_t hppo_param_enable; /* 1: the motors follow the policy, once the self-test passed */
+
+extern volatile uint8_t hppo_time_source;
+
+/* The port: what differs between the firmware and the bare-metal image. */
+uint32_t hppo_port_clock_hz(void); /* core clock */
+uint32_t hppo_port_cycles(void);   /* free-running core cycle counter, wraps */
+uint32_t hppo_port_micros(void);   /* free-running microseconds, wraps */
+bool hppo_port_begin(void);        /* keep other tasks away from policy_step; false: not now */
+void hppo_port_end(void);
+
+void hppo_device_init(void);
+
+/* Answers one packet. Returns the bytes written to reply, 0 when the packet asks for no answer. */
+uint8_t hppo_device_handle(const uint8_t *packet, uint8_t length,
+                           uint8_t reply[HPPO_PACKET_BYTES]);
+
+/* Runs the golden vectors and remembers the outcome in hppo_log_status. Returns 0 when all match. */
+int hppo_device_self_test(void);
+
+/* One measured and counted inference. False (and action untouched or useless): not finite. */
+bool hppo_device_step(const float observation[POLICY_OBS_DIM], float action[POLICY_ACT_DIM]);
+
+/* True while the motors may follow the policy: enabled, self-test passed, finite so far. */
+bool hppo_device_may_fly(void);
+
+/* The free-running mode of an image without a state estimator: one inference on the observation
+ * of the latest RUN if mode is HPPO_MODE_FREE, else nothing. To be called at the control rate. */
+void hppo_device_tick(void);
+
+#endif
