@@ -1,0 +1,28 @@
+/* The observation of the quadrotor convention (docs/conventions.md) from the firmware's units. */
+#ifndef HPPO_OBSERVATION_H
+#define HPPO_OBSERVATION_H
+
+#include <stdbool.h>
+
+#include "policy.h"
+
+/* What the builder reads, in the units in which the firmware keeps it. A struct of our own, so
+ * that the builder compiles and is tested without the firmware. */
+typedef struct {
+    float position[3];      /* m, world (ENU) */
+    float velocity[3];      /* m/s, world */
+    float quaternion[4];    /* x y z w, body (FLU) to world: state_t.attitudeQuaternion. Not
+                               state_t.attitude, whose pitch is inverted */
+    float gyro[3];          /* degrees/s, body */
+    float goal_position[3]; /* m, world */
+    float goal_velocity[3]; /* m/s, world */
+} hppo_flight_t;
+
+/* Writes the observation in SI units. False, and an unusable observation, when the quaternion is
+ * far from unit length or the convention's blocks do not fill POLICY_OBS_DIM values. */
+bool hppo_observe(const hppo_flight_t *flight, float observation[POLICY_OBS_DIM]);
+
+/* Rotates a vector from body to world; false when the quaternion is far from unit length. */
+bool hppo_body_to_world(const float quaternion[4], const float body[3], float world[3]);
+
+#endif
