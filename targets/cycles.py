@@ -1,0 +1,95 @@
+"""Cycles of a policy, without compiling it: a linear model of layer shapes, fitted to emulation.
+
+    cycles = fixed + sum over layers(layer + unit * activated rows
+             + panels8 * (panel8 + panel8_block * (k div 8) + panel8_input * (k mod 8))
+             + panels4 * (panel4 + panel4_block * (k div 8) + panel4_input * (k mod 8)))
+
+with k the layer's inputs: the shape of the kernels' loops, which run over eight inputs at a time.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from targets import shapes
+from targets.errors import TargetError
+from targets.shapes import Integers
+from targets.target import Target
+
+Floats = NDArray[np.float64]
+
+TERMS = (
+    "fixed",
+    "layer",
+    "unit",
+    "panel8",
+    "panel8_block",
+    "panel8_input",
+    "panel4",
+    "panel4_block",
+    "panel4_input",
+)
+
+
+def predict_cycles(
+    target: Target,
+    precision: str,
+    table: Integers,
+    obs_dim: int,
+    act_dim: int,
+    weights_in: str,
+) -> Floats:
+    """Model cycles (n,) of one inference, caches cold, P at its maximum.
+
+    `table` (n, depth) holds hidden widths, zero padded. TargetError when the target has no fit.
+    """
+    constants = fitted(target, precision, weights_in)
+    weights = np.array([constants[f"cycles_{term}"] for term in TERMS])
+    features = _features(shapes.layers(precision, table, obs_dim, act_dim))
+    return np.asarray(features @ weights, dtype=np.float64)
+
+
+def fit_cycles(
+    table: Integers, obs_dim: int, act_dim: int, measured: Floats, precision: str = "f32"
+) -> dict[str, float]:
+    """The model's constants for (n,) measured cycles: least squares on the relative error."""
+    features = _features(shapes.layers(precision, table, obs_dim, act_dim))
+    cycles = np.asarray(measured, dtype=np.float64)
+    if cycles.shape != features.shape[:1] or not (cycles > 0).all():
+        raise TargetError("a fit needs one positive cycle count for each architecture")
+    scaled = features / cycles[:, None]
+    size = np.maximum(np.abs(scaled).max(axis=0), 1e-12)  # columns of like size: a stable solution
+    solution, *_ = np.linalg.lstsq(scaled / size, np.ones_like(cycles), rcond=None)
+    return {
+        f"cycles_{term}": float(value) for term, value in zip(TERMS, solution / size, strict=True)
+    }
+
+
+def fitted(target: Target, precision: str, weights_in: str) -> dict[str, float]:
+    """A target's fitted constants, memory and cycles. TargetError says how to get them."""
+    key = f"{precision}.{weights_in}"
+    if key not in target.fit:
+        raise TargetError(
+            f"{target.name} has no fitted constants for {precision} with weights in {weights_in}: "
+            f"run `python -m compile.fit --target {target.name}`"
+        )
+    return dict(target.fit[key])
+
+
+def _features(layers: shapes.Layers) -> Floats:
+    """(n, len(TERMS)): what each constant is multiplied by."""
+    blocks, inputs = layers.inputs // 8, layers.inputs % 8
+    eight, four = layers.panels8, layers.panels4
+    columns = [
+        layers.present,
+        layers.rows * layers.hidden,
+        eight,
+        eight * blocks,
+        eight * inputs,
+        four,
+        four * blocks,
+        four * inputs,
+    ]
+    sums = [column.sum(axis=1) for column in columns]
+    return np.stack([np.ones_like(sums[0]), *sums], axis=1).astype(np.float64)
