@@ -1,0 +1,152 @@
+"""Everything that defines a run: written to `config.json`, enough to rebuild it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, field
+from typing import Any, Literal
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+from hyperppo.errors import HyperPPOError
+from hyperppo.space import DEFAULT_WIDTHS
+
+_STRICT = ConfigDict(extra="forbid")
+Std = Literal["common", "table", "ghn"]
+
+
+@dataclass(frozen=True, config=_STRICT)
+class SpaceConfig:
+    """The architectures a run can be asked for."""
+
+    widths: tuple[int, ...] = DEFAULT_WIDTHS
+    max_depth: int = 4
+    sampling: Literal["biased", "uniform"] = "biased"  # biased: uniform over depth, then within
+
+
+@dataclass(frozen=True, config=_STRICT)
+class GHNConfig:
+    """The graph hypernetwork."""
+
+    hidden: int = 32  # node state
+    decoder: tuple[int, ...] = (64, 64)
+    bases: int = 16  # shared bases a layer kind
+    gain: float = 1.8  # weights are scaled by sqrt(gain / fan_in); 2 is He et al. 2015 for ReLU
+    output_scale: float = 0.1  # further scale of the output layer's weights
+
+
+@dataclass(frozen=True, config=_STRICT)
+class PolicyConfig:
+    """The estimated policies: Gaussian, leaky ReLU MLP for the mean."""
+
+    negative_slope: float = 0.2
+    std: Std | None = None  # None: as the algorithm says (csd: common, vsd: table, ppo: common)
+    init_std: float = 0.5
+    min_std: float = 0.15
+
+
+@dataclass(frozen=True, config=_STRICT)
+class PPOConfig:
+    """PPO (Schulman et al. 2017) and its schedule."""
+
+    rollout: int = 32  # steps an environment an iteration
+    epochs: int = 2
+    minibatches: int = 8  # cut along environments
+    gamma: float = 0.99
+    gae_lambda: float = 0.95
+    clip: float = 0.2
+    value_clip: float | None = None  # PPO2's clipped value loss; None: plain squared error
+    entropy: float = 0.0
+    max_grad_norm: float = 1.0
+    learning_rate: float = 1e-3  # where it starts
+    learning_rate_range: tuple[float, float] = (1e-5, 1e-2)
+    kl_target: float | None = 0.02  # None: fixed learning rate
+    decay_last: float = 0.3  # share of the run over which the learning rate goes to 0
+    critic_learning_rate: float = 1e-3
+    critic_hidden: tuple[int, ...] = (64, 64)
+    average: float = 0.0  # decay an iteration of the averaged GHN that is evaluated; 0: none
+
+
+@dataclass(frozen=True, config=_STRICT)
+class RunConfig:
+    """One training run."""
+
+    task: str = "quadrotor"
+    algo: Literal["csd", "vsd", "ppo"] = "csd"
+    architecture: tuple[int, ...] | None = None  # algo ppo only
+    steps: int = 30_000_000  # control steps, all environments together
+    num_envs: int = 1024
+    meta_batch: int = 16  # architectures an iteration
+    seed: int = 0
+    device: str = "cpu"
+    space: SpaceConfig = SpaceConfig()
+    ghn: GHNConfig = GHNConfig()
+    policy: PolicyConfig = PolicyConfig()
+    ppo: PPOConfig = PPOConfig()
+    env: dict[str, Any] = field(default_factory=dict)  # the task's own options, in full
+
+    @property
+    def std(self) -> Std:
+        """Where the action's standard deviation comes from."""
+        return self.policy.std or ("table" if self.algo == "vsd" else "common")
+
+    @property
+    def iterations(self) -> int:
+        """Number of iterations, at least one."""
+        return max(1, round(self.steps / (self.num_envs * self.ppo.rollout)))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return asdict(self)
+
+
+def make_config(data: dict[str, Any], overrides: Sequence[str] = ()) -> RunConfig:
+    """Validate plain data, with `key.sub=value` overrides, as a RunConfig.
+
+    Raises HyperPPOError with the offending key.
+    """
+    data = json.loads(json.dumps(data))
+    for override in overrides:
+        _apply(data, override)
+    try:
+        config = TypeAdapter(RunConfig).validate_python(data)
+    except ValidationError as error:
+        raise HyperPPOError(f"configuration: {first_error(error)}") from None
+    _check(config)
+    return config
+
+
+def first_error(error: ValidationError) -> str:
+    """The first complaint of a validation error as `key: what is wrong`."""
+    first = error.errors()[0]
+    return f"{'.'.join(str(part) for part in first['loc'])}: {first['msg'].lower()}"
+
+
+def _apply(data: dict[str, Any], override: str) -> None:
+    key, separator, value = override.partition("=")
+    if not separator or not key:
+        raise HyperPPOError(f"--set {override}: write it as key=value, for example ppo.gamma=0.995")
+    *path, last = key.split(".")
+    for part in path:
+        data = data.setdefault(part, {})
+        if not isinstance(data, dict):
+            raise HyperPPOError(f"--set {override}: {part} has no settings below it")
+    try:
+        data[last] = json.loads(value)
+    except json.JSONDecodeError:
+        data[last] = [json.loads(v) for v in value.split(",")] if "," in value else value
+
+
+def _check(config: RunConfig) -> None:
+    if (config.algo == "ppo") != (config.architecture is not None):
+        raise HyperPPOError("--algo ppo needs --arch, for example --arch 64,64; others take none")
+    groups = config.meta_batch * config.ppo.minibatches
+    if min(config.num_envs, config.meta_batch, config.steps, config.ppo.minibatches) < 1:
+        raise HyperPPOError("num_envs, meta_batch, minibatches and steps must be positive")
+    if config.num_envs % groups:
+        raise HyperPPOError(
+            f"num_envs {config.num_envs} must be a multiple of "
+            f"meta_batch x minibatches = {config.meta_batch} x {config.ppo.minibatches} = {groups}"
+        )

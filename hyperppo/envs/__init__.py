@@ -1,0 +1,1 @@
+"""Tasks: vectorised environments with tensors laid out (feature, environment)."""

@@ -1,0 +1,47 @@
+"""What a task offers the trainer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one control step of N environments gives. Environments that ended have been reset."""
+
+    observation: Tensor  # (obs_dim, N) float32, after the reset where one happened
+    critic_input: Tensor  # (critic_dim, N) float32, likewise
+    reward: Tensor  # (N,) float32
+    terminated: Tensor  # (N,) bool: a true end, its value is 0
+    truncated: Tensor  # (N,) bool: the time limit; the state before the reset still has a value
+    final_critic_input: Tensor  # (critic_dim, N) float32, before the reset
+    metrics: dict[str, Tensor]  # each (N,) float32: the task's own figures for this step
+
+
+class VectorEnv(Protocol):
+    """N environments of one task, stepped together without a Python loop over them."""
+
+    num_envs: int
+    obs_dim: int
+    act_dim: int
+    critic_dim: int
+    device: torch.device
+
+    def reset(self) -> tuple[Tensor, Tensor]:
+        """Start every environment anew: observation (obs_dim, N), critic input (critic_dim, N)."""
+
+    def step(self, action: Tensor) -> Step:
+        """Apply actions (act_dim, N), clipped to [-1, 1] by the task, for one control step."""
+
+    def conventions(self) -> dict[str, Any]:
+        """What the numbers mean: written to config.json and carried to the device."""
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Everything that a resumed run needs to go on bit for bit."""
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Go on from `state_dict()`."""

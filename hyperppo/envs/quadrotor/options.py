@@ -1,0 +1,78 @@
+"""Everything about the quadrotor task that can be set, with units and sources."""
+
+from __future__ import annotations
+
+from dataclasses import field
+
+from pydantic import ConfigDict
+from pydantic.dataclasses import dataclass
+
+Range = tuple[float, float]
+"""Low and high end of a uniform distribution; equal ends fix the value."""
+
+
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+class PlantRanges:
+    """What is randomised about the vehicle, per episode.
+
+    Centres: Crazyflie 2.1 datasheet (27 g, 92 mm motor to motor), Foerster 2015 "System
+    Identification of the Crazyflie 2.0 Nano Quadrocopter" (inertia, torque/thrust, thrust), motor
+    lag between the published 0.04 and 0.15 s. Thrust/weight covers battery and payload.
+    """
+
+    mass_kg: Range = (0.027, 0.032)
+    thrust_to_weight: Range = (1.6, 2.0)
+    motor_time_constant_s: Range = (0.03, 0.15)  # log-uniform
+    inertia_scale: Range = (0.8, 1.2)  # per axis, times `INERTIA`
+    drag_per_s: Range = (0.1, 0.5)  # linear drag, acceleration = -drag * velocity
+    torque_to_thrust_m: Range = (0.0058, 0.0075)
+
+
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+class SensorNoise:
+    """Standard deviations of the white noise on the observation (QuadSwarm's sensor model)."""
+
+    position_m: float = 0.005
+    velocity_m_s: float = 0.01
+    attitude_rad: float = 0.01
+    gyro_rad_s: float = 0.02
+
+
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+class RewardWeights:
+    """Reward of one control step.
+
+    `alive - distance * min(d, 4) - velocity * |v_rel| - spin * (|w_xy| + |w_z|)
+    - smoothness * |a - a_prev|^2 + near * exp(-(d / near_m)^2) + upright * R33`,
+    and `-crash` when the episode ends early.
+    """
+
+    alive: float = 2.5
+    distance: float = 0.6
+    velocity: float = 0.05
+    spin: float = 0.03
+    smoothness: float = 0.1
+    near: float = 0.7
+    near_m: float = 0.2
+    upright: float = 0.1
+    crash: float = 50.0
+
+
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+class QuadrotorOptions:
+    """The quadrotor task."""
+
+    scenarios: dict[str, float] = field(default_factory=lambda: {"static": 0.5, "bezier": 0.5})
+    episode_s: float = 10.0
+    physics_hz: int = 200
+    control_hz: int = 100
+    previous_actions: int = 0  # past actions in the observation
+    position_clip_m: float = 1.0
+    spawn_m: float = 2.0  # distance from the goal an axis
+    spawn_hard: float = 0.2  # share of spawns with a large tilt and spin
+    max_distance_m: float = 5.0  # beyond: crashed
+    max_spin_rad_s: float = 20.0  # beyond: crashed
+    thrust_noise: float = 0.01  # Ornstein-Uhlenbeck sigma, theta 0.15 (QuadSwarm), of full thrust
+    plant: PlantRanges = PlantRanges()
+    noise: SensorNoise = SensorNoise()
+    reward: RewardWeights = RewardWeights()

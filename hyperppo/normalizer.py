@@ -1,0 +1,42 @@
+"""Running statistics."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class RunningNorm(nn.Module):
+    """Running mean and variance of features, merged batch by batch (Chan et al. 1979)."""
+
+    mean: Tensor
+    var: Tensor
+    count: Tensor
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(features, dtype=torch.float64))
+        self.register_buffer("var", torch.ones(features, dtype=torch.float64))
+        self.register_buffer("count", torch.zeros((), dtype=torch.float64))
+
+    @property
+    def std(self) -> Tensor:
+        """Standard deviation (features,) float64, kept away from 0."""
+        return (self.var + 1e-8).sqrt()
+
+    def update(self, batch: Tensor) -> None:
+        """Merge a batch (n, features)."""
+        n = batch.shape[0]
+        mean = batch.mean(0, dtype=torch.float64)
+        var = (batch - mean.to(batch.dtype)).square().mean(0, dtype=torch.float64)
+        total = self.count + n
+        delta = mean - self.mean
+        self.var = (
+            self.var * self.count + var * n + delta.square() * (self.count * n / total)
+        ) / total
+        self.mean = self.mean + delta * (n / total)
+        self.count = total
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise (..., features)."""
+        return (x - self.mean.to(x.dtype)) * (1 / self.std).to(x.dtype)

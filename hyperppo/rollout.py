@@ -1,0 +1,91 @@
+"""On-policy data: every architecture acts in its own environments."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from hyperppo.envs.base import VectorEnv
+from hyperppo.ghn import Weights
+from hyperppo.normalizer import RunningNorm
+from hyperppo.policy import forward_mean, log_prob
+
+
+@dataclass
+class Rollout:
+    """T steps of M architectures with E environments each, N = M E; architecture-major columns."""
+
+    observation: Tensor  # (T, M, E, obs_dim) normalised
+    action: Tensor  # (T, M, E, act_dim)
+    mean: Tensor  # (T, M, E, act_dim) of the policy that acted
+    log_prob: Tensor  # (T, M, E)
+    log_std: Tensor  # (M, act_dim)
+    critic_input: Tensor  # (T + 1, N, critic_dim), one more than there are steps
+    reward: Tensor  # (T, N)
+    terminated: Tensor  # (T, N) bool
+    truncated: Tensor  # (T, N) bool
+    final_critic_input: Tensor  # (K, critic_dim), before the reset, of the K truncated steps
+    raw_observation: Tensor  # (T, N, obs_dim), for the normaliser
+    metrics: dict[str, Tensor]  # each (T, N)
+
+
+@torch.inference_mode()
+def collect(
+    env: VectorEnv,
+    start: tuple[Tensor, Tensor],
+    policies: list[Weights],
+    log_std: Tensor,
+    slope: float,
+    normalizer: RunningNorm,
+    steps: int,
+    generator: torch.Generator,
+) -> tuple[Rollout, tuple[Tensor, Tensor]]:
+    """Act for `steps` steps from `start` = (observation, critic input), both (dim, N).
+
+    Returns the data and where the environments stand now.
+    """
+    M, N, T = len(policies), env.num_envs, steps
+    E = N // M
+    device = env.device
+    observation, critic_input = start
+    raw = torch.empty((T, N, env.obs_dim), device=device)
+    normalised = torch.empty((T, M, E, env.obs_dim), device=device)
+    critic_inputs = torch.empty((T + 1, N, env.critic_dim), device=device)
+    noise = torch.randn((T, M, E, env.act_dim), generator=generator, device=device)
+    mean = torch.empty_like(noise)
+    action = torch.empty_like(noise)
+    std = log_std.exp()[:, None]
+    rewards, terminated, truncated, finals = [], [], [], []
+    metrics: dict[str, list[Tensor]] = {}
+    for t in range(T):
+        raw[t] = observation.t()
+        critic_inputs[t] = critic_input.t()
+        normalised[t] = normalizer(raw[t]).view(M, E, -1)
+        mean[t] = forward_mean(policies, normalised[t], slope)
+        action[t] = mean[t] + std * noise[t]
+        step = env.step(action[t].view(N, -1).t())
+        observation, critic_input = step.observation, step.critic_input
+        rewards.append(step.reward)
+        terminated.append(step.terminated)
+        truncated.append(step.truncated)
+        finals.append(step.final_critic_input.t()[step.truncated])
+        for name, values in step.metrics.items():
+            metrics.setdefault(name, []).append(values)
+    critic_inputs[T] = critic_input.t()
+    rollout = Rollout(
+        observation=normalised,
+        action=action,
+        mean=mean,
+        log_prob=log_prob(action, mean, log_std[:, None]),
+        log_std=log_std,
+        critic_input=critic_inputs,
+        reward=torch.stack(rewards),
+        terminated=torch.stack(terminated),
+        truncated=torch.stack(truncated),
+        final_critic_input=torch.cat(finals),
+        raw_observation=raw,
+        metrics={name: torch.stack(values) for name, values in metrics.items()},
+    )
+    return rollout, (observation, critic_input)

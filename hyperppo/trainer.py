@@ -1,0 +1,347 @@
+"""HyperPPO, Algorithm 1 of the paper (Hegde, Huang, Sukhatme 2023)."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from hyperppo import ppo
+from hyperppo.config import RunConfig
+from hyperppo.critic import Critic, architecture_features
+from hyperppo.envs.base import VectorEnv
+from hyperppo.errors import HyperPPOError
+from hyperppo.normalizer import RunningNorm
+from hyperppo.policy import HyperPolicy, forward_mean, log_prob
+from hyperppo.rollout import Rollout, collect
+from hyperppo.space import Architecture, SearchSpace
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A rollout cut into J minibatches along its environments: B = T E / J samples each."""
+
+    observation: Tensor  # (J, M, B, obs_dim)
+    action: Tensor  # (J, M, B, act_dim)
+    mean: Tensor  # (J, M, B, act_dim)
+    log_prob: Tensor  # (J, M, B)
+    critic_input: Tensor  # (J, M, B, critic_dim + architecture features), normalised
+    advantage: Tensor  # (J, M, B), normalised over the whole batch
+    value: Tensor  # (J, M, B), before the update
+    target: Tensor  # (J, M, B), value targets
+
+
+class Trainer:
+    """Everything that changes while a run trains."""
+
+    def __init__(self, config: RunConfig, space: SearchSpace, env: VectorEnv) -> None:
+        self.config, self.space, self.env = config, space, env
+        self.device = env.device
+        self.iteration = 0
+        torch.manual_seed(config.seed)
+        self.policy = HyperPolicy(space, config).to(self.device)
+        self.averaged = copy.deepcopy(self.policy).requires_grad_(False)
+        features = space.max_depth + 2
+        self.critic = Critic(env.critic_dim + features, config.ppo.critic_hidden).to(self.device)
+        self.observation_norm = RunningNorm(env.obs_dim).to(self.device)
+        self.critic_norm = RunningNorm(env.critic_dim).to(self.device)
+        self.return_norm = RunningNorm(1).to(self.device)
+        self.discounted_return = torch.zeros(env.num_envs, device=self.device)
+        self.policy_optimizer = torch.optim.Adam(self.policy.parameters(), fused=True)
+        self.critic_optimizer = torch.optim.Adam(
+            self.critic.parameters(), lr=config.ppo.critic_learning_rate, fused=True
+        )
+        self.learning_rate = config.ppo.learning_rate
+        self.architecture_generator = np.random.default_rng((config.seed, 1))
+        self.action_generator = torch.Generator(self.device).manual_seed(config.seed + 1)
+        self.where = env.reset()
+
+    def step(self) -> dict[str, float]:
+        """One iteration of Algorithm 1; returns what there is to log."""
+        architectures = self.sample_architectures()  # line 3: theta ~ the space, M of them
+        rollout = self.collect(architectures)  # lines 4-8: estimate weights, act on-policy
+        batch, log = self.advantages(rollout, architectures)  # line 9
+        log |= self.update(batch, rollout, architectures)  # lines 10-14: epochs of minibatches
+        self._average()
+        self.iteration += 1
+        if not all(np.isfinite(value) for value in log.values()):
+            raise HyperPPOError(
+                f"training diverged at iteration {self.iteration} (a logged value is not finite): "
+                "resume from the last checkpoint with a smaller learning rate, "
+                "for example --set ppo.learning_rate_range=1e-5,3e-3"
+            )
+        return log
+
+    def sample_architectures(self) -> list[Architecture]:
+        """The meta-batch. Biased sampling draws a depth, then widths (section IV-D)."""
+        rng, space = self.architecture_generator, self.space
+        if self.config.space.sampling == "uniform":
+            chosen = rng.integers(len(space), size=self.config.meta_batch)
+        else:
+            by_depth = [np.flatnonzero(space.depths == d) for d in np.unique(space.depths)]
+            depths = rng.integers(len(by_depth), size=self.config.meta_batch)
+            chosen = np.array([rng.choice(by_depth[d]) for d in depths])
+        return [space.architectures[i] for i in chosen]
+
+    def collect(self, architectures: list[Architecture]) -> Rollout:
+        """Estimate the policies once and let each act in its own environments."""
+        with torch.no_grad():
+            policies, log_std = self.policy(architectures)
+        if self.iteration == 0:
+            self.observation_norm.update(self.where[0].t())
+        rollout, self.where = collect(
+            self.env,
+            self.where,
+            policies,
+            log_std,
+            self.policy.slope,
+            self.observation_norm,
+            self.config.ppo.rollout,
+            self.action_generator,
+        )
+        self.observation_norm.update(rollout.raw_observation.flatten(0, 1))
+        self.critic_norm.update(rollout.critic_input[:-1].flatten(0, 1))
+        return rollout
+
+    @torch.no_grad()
+    def advantages(
+        self, rollout: Rollout, architectures: list[Architecture]
+    ) -> tuple[Batch, dict[str, float]]:
+        """Values, scaled rewards and advantages, cut into minibatches."""
+        options = self.config.ppo
+        T, N = rollout.reward.shape
+        M = len(architectures)
+        E = N // M
+        features = architecture_features(self.space, architectures).to(self.device)
+        per_env = features.repeat_interleave(E, 0)
+        critic_input = torch.cat(
+            (self.critic_norm(rollout.critic_input), per_env.expand(T + 1, N, -1)), dim=-1
+        )
+        values = self.critic(critic_input)
+        ended = rollout.terminated | rollout.truncated
+        final_value = torch.zeros_like(rollout.reward)
+        if len(rollout.final_critic_input):
+            columns = rollout.truncated.nonzero()[:, 1]
+            final = (self.critic_norm(rollout.final_critic_input), per_env[columns])
+            final_value[rollout.truncated] = self.critic(torch.cat(final, dim=-1))
+        reward = rollout.reward * self._reward_scale(rollout.reward, ended)
+        advantage = ppo.gae(
+            reward,
+            values[:T],
+            values[T],
+            rollout.terminated,
+            rollout.truncated,
+            final_value,
+            options.gamma,
+            options.gae_lambda,
+        )
+        target = advantage + values[:T]
+        explained = 1 - (target - values[:T]).var() / target.var()
+        normalised = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
+        J = options.minibatches
+
+        def cut(x: Tensor) -> Tensor:
+            """(T, N or M x E, ...) -> (J, M, T E / J, ...)."""
+            rest = x.shape[2:] if x.shape[1] == N else x.shape[3:]
+            x = x.reshape(T, M, J, E // J, *rest).movedim((2, 1), (0, 1))
+            return x.reshape(J, M, T * (E // J), *rest)
+
+        batch = Batch(
+            observation=cut(rollout.observation),
+            action=cut(rollout.action),
+            mean=cut(rollout.mean),
+            log_prob=cut(rollout.log_prob),
+            critic_input=cut(critic_input[:T]),
+            advantage=cut(normalised),
+            value=cut(values[:T]),
+            target=cut(target),
+        )
+        ends = float(ended.sum())
+        log = {
+            "reward": float(rollout.reward.mean()),
+            "crash_rate": float(rollout.terminated.sum()) / max(1.0, ends),
+            "explained_variance": float(explained),
+            **{name: float(values.mean()) for name, values in rollout.metrics.items()},
+        }
+        return batch, log
+
+    def _reward_scale(self, reward: Tensor, ended: Tensor) -> Tensor:
+        """1 / running std of the discounted return; updates it with this rollout."""
+        returns = []
+        for t in range(reward.shape[0]):
+            self.discounted_return = self.discounted_return * self.config.ppo.gamma + reward[t]
+            returns.append(self.discounted_return)
+            self.discounted_return = self.discounted_return * ~ended[t]
+        self.return_norm.update(torch.stack(returns).reshape(-1, 1))
+        return (1 / self.return_norm.std).to(reward.dtype)
+
+    def update(
+        self, batch: Batch, rollout: Rollout, architectures: list[Architecture]
+    ) -> dict[str, float]:
+        """Epochs of minibatch gradient steps on the GHN, the stds and the critic."""
+        options = self.config.ppo
+        decay = self._decay()
+        old_log_std = rollout.log_std[:, None]
+        totals = torch.zeros(3, device=self.device)
+        kl = 0.0
+        for _ in range(options.epochs):
+            for j in range(options.minibatches):
+                policies, log_std = self.policy(architectures)
+                mean = forward_mean(policies, batch.observation[j], self.policy.slope)
+                with torch.no_grad():
+                    drift = ppo.gaussian_kl(
+                        batch.mean[j], old_log_std, mean, log_std[:, None]
+                    )
+                    kl = float(drift)
+                self._adapt_learning_rate(kl)
+                new_log_prob = log_prob(batch.action[j], mean, log_std[:, None])
+                ratio = torch.exp(new_log_prob - batch.log_prob[j])
+                actor_loss = ppo.policy_loss(ratio, batch.advantage[j], options.clip)
+                entropy = log_std.sum(-1).mean()
+                _descend(
+                    self.policy_optimizer,
+                    self.policy,
+                    actor_loss - options.entropy * entropy,
+                    self.learning_rate * decay,
+                    options.max_grad_norm,
+                )
+                value = self.critic(batch.critic_input[j])
+                critic_loss = ppo.value_loss(
+                    value, batch.value[j], batch.target[j], options.value_clip
+                )
+                _descend(
+                    self.critic_optimizer,
+                    self.critic,
+                    critic_loss,
+                    options.critic_learning_rate * decay,
+                    options.max_grad_norm,
+                )
+                totals += torch.stack((actor_loss, critic_loss, entropy)).detach()
+        policy_loss, value_loss, _ = (totals / (options.epochs * options.minibatches)).tolist()
+        return {
+            "policy_loss": policy_loss,
+            "value_loss": value_loss,
+            "kl": kl,
+            "learning_rate": self.learning_rate * decay,
+            "std": float(log_std.detach().exp().mean()),
+        }
+
+    def _adapt_learning_rate(self, kl: float) -> None:
+        """Keep the KL divergence near its target (rsl_rl's and the original's rule)."""
+        target = self.config.ppo.kl_target
+        if target is None:
+            return
+        low, high = self.config.ppo.learning_rate_range
+        if kl > 2 * target:
+            self.learning_rate = max(low, self.learning_rate / 1.5)
+        elif 0 < kl < target / 2:
+            self.learning_rate = min(high, self.learning_rate * 1.5)
+
+    def _decay(self) -> float:
+        """Linear decay to 0 over the last share of the run."""
+        share = self.config.ppo.decay_last
+        left = 1 - self.iteration / self.config.iterations
+        return min(1.0, left / share) if share > 0 else 1.0
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        """Move the averaged policy towards the current one."""
+        # A younger run averages over less, so that the start is forgotten.
+        decay = min(self.config.ppo.average, self.iteration / (self.iteration + 10))
+        for slow, fast in zip(self.averaged.parameters(), self.policy.parameters(), strict=True):
+            slow.lerp_(fast, 1 - decay)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Flat tensors, everything that a bit-identical continuation needs."""
+        scalars = [float(self.iteration), self.learning_rate]
+        state: dict[str, Tensor] = {"trainer.scalars": torch.tensor(scalars, dtype=torch.float64)}
+        for name, module in self._modules().items():
+            state |= {f"{name}.{key}": value for key, value in module.state_dict().items()}
+        for name, optimizer in self._optimizers().items():
+            for i, slots in optimizer.state_dict()["state"].items():
+                state |= {f"{name}.{i}.{key}": value for key, value in slots.items()}
+        state |= {f"env.{key}": value for key, value in self.env.state_dict().items()}
+        state["trainer.observation"], state["trainer.critic_input"] = self.where
+        state["trainer.discounted_return"] = self.discounted_return
+        state["trainer.action_generator"] = self.action_generator.get_state()
+        state["trainer.architecture_generator"] = _pack_generator(self.architecture_generator)
+        return state
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Go on from `state_dict()`."""
+        iteration, self.learning_rate = state["trainer.scalars"].tolist()
+        self.iteration = int(iteration)
+        for name, module in self._modules().items():
+            module.load_state_dict(_under(state, name))
+        for name, optimizer in self._optimizers().items():
+            slots: dict[int, dict[str, Any]] = {}
+            for key, value in _under(state, name).items():
+                index, slot = key.split(".")
+                slots.setdefault(int(index), {})[slot] = value
+            groups = optimizer.state_dict()["param_groups"]
+            optimizer.load_state_dict({"state": slots, "param_groups": groups})
+        self.env.load_state_dict(_under(state, "env"))
+        self.where = (
+            state["trainer.observation"].to(self.device),
+            state["trainer.critic_input"].to(self.device),
+        )
+        self.discounted_return = state["trainer.discounted_return"].to(self.device)
+        self.action_generator.set_state(state["trainer.action_generator"].cpu())
+        _unpack_generator(self.architecture_generator, state["trainer.architecture_generator"])
+
+    def _modules(self) -> dict[str, nn.Module]:
+        return {
+            "policy": self.policy,
+            "averaged": self.averaged,
+            "critic": self.critic,
+            "observation_norm": self.observation_norm,
+            "critic_norm": self.critic_norm,
+            "return_norm": self.return_norm,
+        }
+
+    def _optimizers(self) -> dict[str, torch.optim.Optimizer]:
+        return {
+            "policy_optimizer": self.policy_optimizer,
+            "critic_optimizer": self.critic_optimizer,
+        }
+
+
+def _descend(
+    optimizer: torch.optim.Optimizer,
+    module: nn.Module,
+    loss: Tensor,
+    learning_rate: float,
+    max_grad_norm: float,
+) -> None:
+    optimizer.zero_grad()
+    loss.backward()  # type: ignore[no-untyped-call]
+    nn.utils.clip_grad_norm_(module.parameters(), max_grad_norm)
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate
+    optimizer.step()
+
+
+def _under(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    start = f"{prefix}."
+    return {key[len(start) :]: value for key, value in state.items() if key.startswith(start)}
+
+
+def _pack_generator(generator: np.random.Generator) -> Tensor:
+    """PCG64's state as bytes: two 128-bit integers and the buffered half word."""
+    state = generator.bit_generator.state
+    words = [state["state"]["state"], state["state"]["inc"], state["has_uint32"], state["uinteger"]]
+    raw = b"".join(int(word).to_bytes(16, "little") for word in words)
+    return torch.frombuffer(bytearray(raw), dtype=torch.uint8)
+
+
+def _unpack_generator(generator: np.random.Generator, packed: Tensor) -> None:
+    raw = packed.cpu().numpy().tobytes()
+    words = [int.from_bytes(raw[i : i + 16], "little") for i in range(0, 64, 16)]
+    state = generator.bit_generator.state
+    state["state"] = {"state": words[0], "inc": words[1]}
+    state["has_uint32"], state["uinteger"] = words[2], words[3]
+    generator.bit_generator.state = state
