@@ -1,6 +1,6 @@
 """Cycles of a policy, without compiling it: a linear model of layer shapes, fitted to emulation.
 
-    cycles = fixed + sum over layers(layer + unit * activated rows
+    cycles = fixed + sum over layers(layer
              + panels8 * (panel8 + panel8_block * (k div 8) + panel8_input * (k mod 8))
              + panels4 * (panel4 + panel4_block * (k div 8) + panel4_input * (k mod 8)))
 
@@ -22,7 +22,6 @@ Floats = NDArray[np.float64]
 TERMS = (
     "fixed",
     "layer",
-    "unit",
     "panel8",
     "panel8_block",
     "panel8_input",
@@ -83,7 +82,6 @@ def _features(layers: shapes.Layers) -> Floats:
     eight, four = layers.panels8, layers.panels4
     columns = [
         layers.present,
-        layers.rows * layers.hidden,
         eight,
         eight * blocks,
         eight * inputs,
