@@ -16,7 +16,7 @@ uint32_t hppo_log_us;
 uint32_t hppo_log_count;
 uint32_t hppo_log_miss;
 uint8_t hppo_log_status;
-uint8_t hppo_log_version = HPPO_CONTRACT_VERSION;
+uint8_t hppo_log_version;
 uint8_t hppo_param_mode;
 uint8_t hppo_param_enable;
 volatile uint8_t hppo_time_source = HPPO_TIME_DWT;
@@ -75,6 +75,9 @@ void hppo_device_init(void)
 {
     memset(slots, 0, sizeof slots);
     session = 0;
+    hppo_log_version = HPPO_CONTRACT_VERSION;
+    hppo_param_mode = HPPO_MODE_REQUEST;
+    hppo_param_enable = 0;
     deadline_cycles = hppo_port_clock_hz() / 1000000u * (uint32_t)HPPO_DEADLINE_US;
 }
 

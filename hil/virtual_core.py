@@ -1,0 +1,128 @@
+"""The virtual device's processor: the package's ARM image, emulated in a thread of its own.
+
+One thread makes all calls into the image, in the order in which they were asked for; after each
+it publishes the values of the log variables and parameters, so that readers never wait for it.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from hil.contract import (
+    LOG_VARIABLES,
+    MODE_FREE,
+    PACKET_BYTES,
+    PARAMETERS,
+    TIME_MODEL,
+    Variable,
+)
+from hil.errors import HilError
+from hil.toc import size_of
+
+Job = Callable[[], None]
+
+MAX_WAITING = 64  # packets; more are dropped, as a full queue of the firmware does
+
+
+class VirtualCore:
+    """The emulated core behind a virtual Crazyflie. Raises HilError on an image of another kind.
+
+    `on_failure` is told, from the core's thread, when the image faults; the core then stops.
+    """
+
+    def __init__(
+        self, elf: Path, target_name: str, on_failure: Callable[[str], None]
+    ) -> None:
+        from targets.emulator import Emulator
+        from targets.errors import TargetError
+        from targets.target import load_target
+
+        self._error = TargetError
+        self._on_failure = on_failure
+        try:
+            target = load_target(target_name)
+            self._emulator: Any = Emulator(elf, target, timed=True)
+            self._period_s = 1.0 / target.control_hz
+            self._symbols = self._emulator.symbols
+            needed = [v.symbol for v in (*LOG_VARIABLES, *PARAMETERS)]
+            needed += ["hppo_mailbox", "hppo_time_source", "hppo_start", "hppo_device_handle"]
+            missing = [name for name in needed if name not in self._symbols]
+            if missing:
+                raise HilError(f"{elf}: no symbol {missing[0]}: not an image of this contract")
+            self._emulator.call("hppo_start")
+            self._emulator.write(self._symbols["hppo_time_source"], bytes([TIME_MODEL]))
+        except TargetError as error:
+            raise HilError(str(error)) from None
+        self._jobs: queue.Queue[Job | None] = queue.Queue()
+        self._values: dict[Variable, bytes] = {}
+        self._publish()
+        self._thread = threading.Thread(target=self._work, name="virtual core", daemon=True)
+        self._thread.start()
+
+    def value(self, variable: Variable) -> bytes:
+        """A variable's bytes as they were after the latest finished call."""
+        return self._values[variable]
+
+    def set_value(self, variable: Variable, data: bytes, on_done: Callable[[bytes], None]) -> None:
+        """Writes a parameter between two calls, then hands its new bytes to `on_done`."""
+
+        def write() -> None:
+            self._emulator.write(self._symbols[variable.symbol], data)
+            self._publish()
+            on_done(self._values[variable])
+
+        self._jobs.put(write)
+
+    def handle(self, packet: bytes, on_reply: Callable[[bytes], None]) -> None:
+        """Gives an app-channel packet to the image; `on_reply` gets its answer if there is one."""
+        if self._jobs.qsize() >= MAX_WAITING:
+            return
+        mailbox = self._symbols["hppo_mailbox"]
+
+        def run() -> None:
+            self._emulator.write(mailbox, packet)
+            length = self._emulator.call(
+                "hppo_device_handle", mailbox, len(packet), mailbox + PACKET_BYTES
+            )
+            self._publish()
+            if length & 0xFF:
+                on_reply(self._emulator.read(mailbox + PACKET_BYTES, length & 0xFF))
+
+        self._jobs.put(run)
+
+    def stop(self) -> None:
+        """Ends the thread after the call that is under way."""
+        self._jobs.put(None)
+        self._thread.join()
+
+    def _publish(self) -> None:
+        self._values = {
+            variable: self._emulator.read(self._symbols[variable.symbol], size_of(variable))
+            for variable in (*LOG_VARIABLES, *PARAMETERS)
+        }
+
+    def _work(self) -> None:
+        mode = PARAMETERS[0]
+        due = 0.0
+        try:
+            while True:
+                free = self._values[mode][0] == MODE_FREE
+                wait = max(0.0, due - time.monotonic()) if free else None
+                try:
+                    job = self._jobs.get(timeout=wait)
+                except queue.Empty:
+                    # A core slower than the control rate skips beats instead of queueing them.
+                    due = time.monotonic() + self._period_s
+                    self._emulator.call("hppo_device_tick")
+                    self._publish()
+                    continue
+                if job is None:
+                    return
+                job()
+        except self._error as error:
+            self._on_failure(str(error))

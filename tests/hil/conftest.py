@@ -1,0 +1,123 @@
+"""A small package with a policy written by hand, so that this room is tested without training."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from compile.package import add_crazyflie_app, write_manifest
+
+from hil.virtual_crazyflie import VirtualCrazyflie
+from targets.target import load_target
+from targets.toolchain import link_image
+
+OBS_DIM, ACT_DIM = 18, 4
+
+POLICY_H = """\
+#ifndef POLICY_H
+#define POLICY_H
+#define POLICY_OBS_DIM {obs}
+#define POLICY_ACT_DIM {act}
+void policy_step(const float observation[POLICY_OBS_DIM], float action[POLICY_ACT_DIM]);
+int policy_self_test(void);
+#endif
+"""
+
+# action_j = clip(0.5 obs_j - 0.25 obs_(j+1)): every product exact, so host and target agree.
+POLICY_C = """\
+#include "policy.h"
+void policy_step(const float observation[POLICY_OBS_DIM], float action[POLICY_ACT_DIM])
+{
+    for (int j = 0; j < POLICY_ACT_DIM; j++) {
+        float a = 0.5f * observation[j] - 0.25f * observation[j + 1];
+        action[j] = a > 1.0f ? 1.0f : (a < -1.0f ? -1.0f : a);
+    }
+}
+"""
+
+POLICY_GOLDEN_H = """\
+#include "policy.h"
+int policy_self_test(void)
+{
+    float observation[POLICY_OBS_DIM] = {1.0f, 0.5f};
+    float action[POLICY_ACT_DIM];
+    policy_step(observation, action);
+    return action[0] == %s ? 0 : 1;
+}
+"""
+
+needs_cross = pytest.mark.skipif(
+    shutil.which("arm-none-eabi-gcc") is None, reason="arm-none-eabi-gcc is not installed"
+)
+
+
+def reference(observations: np.ndarray, act_dim: int) -> np.ndarray:
+    first, second = observations[:, :act_dim], observations[:, 1 : act_dim + 1]
+    return np.clip(np.float32(0.5) * first - np.float32(0.25) * second, -1, 1).astype(np.float32)
+
+
+def build_package(
+    folder: Path, *, act_dim: int = ACT_DIM, golden: str = "0.375f", image: bool = True
+) -> Path:
+    folder.mkdir(parents=True)
+    (folder / "policy.h").write_text(POLICY_H.format(obs=OBS_DIM, act=act_dim))
+    (folder / "policy.c").write_text(POLICY_C)
+    (folder / "policy_golden.h").write_text(POLICY_GOLDEN_H % golden)
+    observations = np.random.default_rng(0).normal(size=(1024, OBS_DIM)).astype(np.float32)
+    np.savez(
+        folder / "observations.npz",
+        observations=observations,
+        actions=reference(observations, act_dim),
+    )
+    add_crazyflie_app(folder, {})
+    if image:
+        app = folder / "crazyflie_app"
+        (folder / "bare_metal").mkdir()
+        link_image(
+            load_target("crazyflie21"),
+            [app / "src" / "hppo_device.c", app / "bare_metal" / "main.c"],
+            folder / "bare_metal" / "policy.elf",
+            policy_source=folder / "policy.c",
+            include=[app / "src"],
+        )
+    write_manifest(
+        folder,
+        {
+            "format": "hyperppo-package",
+            "format_version": 1,
+            "architecture": {"name": "none", "hidden": [], "params": 76, "macs": 72},
+            "precision": "f32",
+            "target": {
+                "name": "crazyflie21",
+                "core": "cortex_m4f",
+                "clock_hz": 168_000_000,
+                "deadline_us": 1000.0,
+                "control_hz": 100,
+            },
+            "cycles": {
+                "emulated": {"source": "model", "cycles_p1": 300, "cycles_p2": 320, "band": 0.2}
+            },
+            "numerics": {"tolerance": 1e-5},
+            "toolchain": {"compiler": "arm-none-eabi-gcc", "flags": ["-O2"]},
+        },
+    )
+    return folder
+
+
+@pytest.fixture(scope="session")
+def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_package(tmp_path_factory.mktemp("packages") / "tiny")
+
+
+@pytest.fixture
+def device(package: Path) -> Iterator[VirtualCrazyflie]:
+    served = VirtualCrazyflie(package / "bare_metal" / "policy.elf", "crazyflie21", port=0)
+    thread = threading.Thread(target=served.serve)
+    thread.start()
+    yield served
+    served.stop()
+    thread.join()
