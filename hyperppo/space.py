@@ -44,6 +44,7 @@ class SearchSpace:
     act_dim: int
     widths: tuple[int, ...] = DEFAULT_WIDTHS
     max_depth: int = 4
+    only: Architecture | None = None  # a space of one architecture: plain PPO's
 
     def __post_init__(self) -> None:
         if not self.widths or min(self.widths) < 1 or self.max_depth < 1:
@@ -55,6 +56,8 @@ class SearchSpace:
     @cached_property
     def architectures(self) -> tuple[Architecture, ...]:
         """Every architecture, in index order."""
+        if self.only is not None:
+            return (self.only,)
         every = itertools.chain.from_iterable(
             itertools.product(sorted(set(self.widths)), repeat=depth)
             for depth in range(1, self.max_depth + 1)
@@ -70,6 +73,10 @@ class SearchSpace:
         try:
             return self._index[architecture]
         except KeyError:
+            if self.only is not None:
+                raise HyperPPOError(
+                    f"this run holds only the architecture {format_architecture(self.only)}"
+                ) from None
             widths = ", ".join(str(w) for w in sorted(set(self.widths)))
             raise HyperPPOError(
                 f"architecture {format_architecture(architecture)} is outside the search space: "

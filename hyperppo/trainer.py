@@ -68,9 +68,9 @@ class Trainer:
         log |= self.update(batch, rollout, architectures)  # lines 10-14: epochs of minibatches
         self._average()
         self.iteration += 1
-        if not all(np.isfinite(value) for value in log.values()):
+        if not np.isfinite([log["reward"], log["policy_loss"], log["value_loss"], log["kl"]]).all():
             raise HyperPPOError(
-                f"training diverged at iteration {self.iteration} (a logged value is not finite): "
+                f"training diverged at iteration {self.iteration} (its losses are not finite): "
                 "resume from the last checkpoint with a smaller learning rate, "
                 "for example --set ppo.learning_rate_range=1e-5,3e-3"
             )
@@ -165,7 +165,7 @@ class Trainer:
             "reward": float(rollout.reward.mean()),
             "crash_rate": float(rollout.terminated.sum()) / max(1.0, ends),
             "explained_variance": float(explained),
-            **{name: float(values.mean()) for name, values in rollout.metrics.items()},
+            **{name: float(values.nanmean()) for name, values in rollout.metrics.items()},
         }
         return batch, log
 

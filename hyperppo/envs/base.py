@@ -19,7 +19,7 @@ class Step:
     terminated: Tensor  # (N,) bool: a true end, its value is 0
     truncated: Tensor  # (N,) bool: the time limit; the state before the reset still has a value
     final_critic_input: Tensor  # (critic_dim, N) float32, before the reset
-    metrics: dict[str, Tensor]  # each (N,) float32: the task's own figures for this step
+    metrics: dict[str, Tensor]  # each (N,) float32: the task's own figures; NaN: does not count
 
 
 class VectorEnv(Protocol):
@@ -29,6 +29,7 @@ class VectorEnv(Protocol):
     obs_dim: int
     act_dim: int
     critic_dim: int
+    episode_steps: int  # the time limit
     device: torch.device
 
     def reset(self) -> tuple[Tensor, Tensor]:

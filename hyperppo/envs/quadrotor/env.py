@@ -17,6 +17,7 @@ from hyperppo.envs.quadrotor.options import PlantRanges, QuadrotorOptions, Range
 from hyperppo.errors import HyperPPOError
 
 ACT_DIM = 4
+SETTLED_S = 3.0  # the tracking error counts from here on: before it, the vehicle is on its way
 _Batch = TypeVar("_Batch", State, Plant, Goal)
 
 
@@ -141,11 +142,15 @@ class QuadrotorEnv:
         )
         return state, plant, goal
 
-    def _errors(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Rotation (9, N), position error (3, N) m and velocity error (3, N) m/s, world frame."""
+    def goal_now(self) -> tuple[Tensor, Tensor]:
+        """Goal position (3, N) m and velocity (3, N) m/s, world frame, at this moment."""
         segment_steps = round(goals.SEGMENT_S / self._dt)
         segment_time = (self.time % segment_steps).to(torch.float32) * self._dt
-        goal_position, goal_velocity = goals.evaluate(self.goal, segment_time)
+        return goals.evaluate(self.goal, segment_time)
+
+    def _errors(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Rotation (9, N), position error (3, N) m and velocity error (3, N) m/s, world frame."""
+        goal_position, goal_velocity = self.goal_now()
         return (
             dynamics.rotation_matrix(self.state.attitude),
             self.state.position - goal_position,
@@ -235,6 +240,7 @@ class QuadrotorEnv:
             + w.upright * rotation[8]
             - w.crash * crashed
         )
+        settled = self.time > round(SETTLED_S / self._dt)
         self.action = action
         self.history = torch.cat((action, self.history[:-ACT_DIM]))
         final_critic_input = self._critic_input(rotation, position_error, velocity_error)
@@ -251,7 +257,7 @@ class QuadrotorEnv:
             terminated=crashed,
             truncated=truncated,
             final_critic_input=final_critic_input,
-            metrics={"distance_m": distance},
+            metrics={"tracking_error_m": torch.where(settled, distance, math.nan)},
         )
 
     def _advance_goals(self) -> None:

@@ -1,0 +1,265 @@
+"""The `hyperppo` command."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from hyperppo.errors import HyperPPOError
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+
+
+class Algo(StrEnum):
+    """What is trained."""
+
+    csd = "csd"  # HyperPPO, one action standard deviation for all architectures
+    vsd = "vsd"  # HyperPPO, one per architecture
+    ppo = "ppo"  # plain PPO, one architecture
+
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+ThreadsOption = Annotated[int | None, typer.Option(help="CPU threads (default: all cores).")]
+
+
+@app.callback()
+def about() -> None:
+    """Train one hypernetwork for every small policy, and use what it learned.
+
+    Example: hyperppo train quadrotor --out runs/mine
+    """
+
+
+@app.command()
+def train(
+    task: Annotated[str, typer.Argument(help="quadrotor")],
+    algo: Annotated[Algo, typer.Option(help="HyperPPO-CSD, HyperPPO-VSD or plain PPO.")] = Algo.csd,
+    arch: Annotated[
+        str | None, typer.Option(help="Hidden widths for --algo ppo, for example 64,64.")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(help="Control steps in total.")] = None,
+    num_envs: Annotated[int | None, typer.Option(help="Environments.")] = None,
+    meta_batch: Annotated[int | None, typer.Option(help="Architectures an iteration.")] = None,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    seed: Annotated[int, typer.Option(help="Seeds every random source.")] = 0,
+    out: Annotated[Path | None, typer.Option(help="Run directory (default runs/TASK).")] = None,
+    resume: Annotated[bool, typer.Option(help="Go on with the run in --out.")] = False,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="Any setting: ppo.gamma=0.995. Repeatable.")
+    ] = None,
+    episodes: Annotated[int, typer.Option(help="Episodes an architecture, leaderboard.")] = 16,
+    threads: ThreadsOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Train a run: every architecture of the search space at once.
+
+    Ctrl-C stops at a checkpoint; the same command with --resume goes on. The leaderboard over all
+    architectures is written at the end.
+
+    Example: hyperppo train quadrotor --steps 30000000 --out runs/quadrotor
+    """
+    from rich.console import Console
+
+    from hyperppo import train as job
+    from hyperppo.config import make_config
+    from hyperppo.envs.registry import resolve_options
+    from hyperppo.space import parse_architecture
+
+    console = Console(stderr=True)
+    job.set_threads(threads)
+    directory = out or Path("runs") / task.replace(":", "-")
+    with job.locked(directory):
+        if resume:
+            trainer = job.resume(directory)
+        else:
+            given: dict[str, Any] = {"task": task, "algo": algo.value, "seed": seed}
+            given["device"] = device
+            if arch is not None:
+                given["architecture"] = parse_architecture(arch)
+            if algo is Algo.ppo:
+                given["meta_batch"] = 1
+            for name, value in (
+                ("steps", steps), ("num_envs", num_envs), ("meta_batch", meta_batch)
+            ):
+                if value is not None:
+                    given[name] = value
+            config = make_config(given, set_ or [])
+            filled = {**config.to_dict(), "env": resolve_options(task, config.env)}
+            command = shlex.join(["hyperppo", *sys.argv[1:]])
+            trainer = job.start(make_config(filled), directory, command)
+        finished = job.train(trainer, directory, console)
+        if not finished:
+            console.print(
+                f"stopped at iteration {trainer.iteration}; go on with: "
+                f"hyperppo train {trainer.config.task} --resume --out {directory}"
+            )
+            raise typer.Exit(130)
+        job.rank(directory, episodes, trainer.config.seed, console)
+    _print_board(directory, as_json)
+
+
+@app.command()
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="Run directory.")],
+    arch: Annotated[
+        list[str] | None, typer.Option(help="Architecture, repeatable: --arch 4 --arch 64,64")
+    ] = None,
+    all_: Annotated[
+        bool, typer.Option("--all", help="Every architecture; writes the leaderboard.")
+    ] = False,
+    episodes: Annotated[int, typer.Option(help="Episodes an architecture.")] = 16,
+    scenario: Annotated[
+        str | None, typer.Option(help="Only this scenario: static or bezier.")
+    ] = None,
+    sampled: Annotated[
+        bool, typer.Option(help="Sample actions instead of taking the mean.")
+    ] = False,
+    seed: Annotated[int, typer.Option(help="Seeds the episodes.")] = 0,
+    threads: ThreadsOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure architectures over whole episodes, or all of them for the leaderboard.
+
+    Example: hyperppo evaluate runs/quadrotor --arch 4 --arch 64,64 --episodes 1024
+    """
+    from rich.console import Console
+
+    from hyperppo import train as job
+    from hyperppo.checkpoint import load_run
+    from hyperppo.evaluate import evaluate as measure
+    from hyperppo.space import parse_architecture
+
+    if all_ == bool(arch):
+        raise HyperPPOError("say what to evaluate: --arch 64,64 (repeatable) or --all")
+    job.set_threads(threads)
+    if all_:
+        if scenario or sampled:
+            raise HyperPPOError("the leaderboard (--all) takes neither --scenario nor --sampled")
+        job.rank(run, episodes, seed, Console(stderr=True))
+        _print_board(run, as_json)
+        return
+    loaded = load_run(run)
+    architectures = [parse_architecture(text) for text in arch or []]
+    for architecture in architectures:
+        loaded.space.index(architecture)
+    options = {"scenarios": {scenario: 1.0}} if scenario else {}
+    board = measure(
+        loaded, architectures, episodes, seed, deterministic=not sampled, env_options=options
+    )
+    rows = [_row(loaded.space.index(a), a, board, i) for i, a in enumerate(architectures)]
+    _print_rows(rows, f"{run.name}: {episodes} episodes each", as_json)
+
+
+@app.command()
+def fly(
+    run: Annotated[Path, typer.Argument(help="Run directory.")],
+    arch: Annotated[str, typer.Option(help="Hidden widths, for example 4 or 64,64.")] = "16",
+    scenario: Annotated[str, typer.Option(help="static or bezier.")] = "bezier",
+    seed: Annotated[int, typer.Option(help="Draws the plant, the goal and the start.")] = 0,
+    out: Annotated[Path | None, typer.Option(help="Picture (default build/flight.png).")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Fly one episode and draw it.
+
+    Example: hyperppo fly runs/quadrotor --arch 4 --scenario bezier
+    """
+    from hyperppo.checkpoint import load_run
+    from hyperppo.flight import draw
+    from hyperppo.flight import fly as fly_once
+    from hyperppo.space import parse_architecture
+
+    flight = fly_once(load_run(run), parse_architecture(arch), scenario, seed)
+    picture = out or Path("build") / "flight.png"
+    draw(flight, picture)
+    hz = flight.control_hz
+    settled = flight.error_m[3 * hz :]
+    result = {
+        "architecture": arch,
+        "scenario": scenario,
+        "seed": seed,
+        "seconds": round(len(flight.position) / hz, 2),
+        "crashed": flight.crashed,
+        "tracking_error_m": round(float(settled.mean()), 4) if len(settled) else None,
+        "picture": str(picture),
+    }
+    if as_json:
+        typer.echo(json.dumps(result))
+        return
+    for key, value in result.items():
+        typer.echo(f"{key:18} {value}")
+
+
+@app.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="Run directory.")],
+    out: Annotated[Path, typer.Argument(help="Where to put the copy.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Copy what is needed to use a run, without what is only needed to resume it.
+
+    Example: hyperppo export runs/quadrotor shipped/quadrotor
+    """
+    from hyperppo.checkpoint import export_run
+
+    export_run(run, out)
+    size = sum(f.stat().st_size for f in out.iterdir() if f.is_file())
+    result = {"run": str(run), "out": str(out), "bytes": size}
+    typer.echo(json.dumps(result) if as_json else f"{out}: {size / 1e6:.1f} MB")
+
+
+def _row(index: int, architecture: tuple[int, ...], board: Any, i: int) -> dict[str, Any]:
+    from hyperppo.space import format_architecture
+
+    return {
+        "index": index,
+        "architecture": format_architecture(architecture),
+        "params": int(board.params[i]),
+        "return_mean": round(float(board.return_mean[i]), 3),
+        "return_stderr": round(float(board.return_stderr[i]), 3),
+        **{name: round(float(values[i]), 5) for name, values in board.metrics.items()},
+    }
+
+
+def _print_board(directory: Path, as_json: bool) -> None:
+    """The paper's max / 90% / 80% architectures: smallest within a share of the best return."""
+    from hyperppo.checkpoint import load_run
+
+    run = load_run(directory)
+    board = run.leaderboard()
+    low, high = board.return_mean.min(), board.return_mean.max()
+    share = (board.return_mean - low) / max(high - low, 1e-12)
+    rows = []
+    for wanted in (1.0, 0.9, 0.8):
+        i = int((share >= wanted).argmax())  # index order is parameter order
+        rows.append({"share": wanted, **_row(i, run.space.architectures[i], board, i)})
+    _print_rows(rows, f"{directory}: {len(run.space)} architectures ranked", as_json)
+
+
+def _print_rows(rows: list[dict[str, Any]], title: str, as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(rows))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title)
+    for name in rows[0]:
+        table.add_column(name, justify="right")
+    for row in rows:
+        table.add_row(*[f"{v:.2%}" if k == "crash_rate" else str(v) for k, v in row.items()])
+    Console().print(table)
+
+
+def main() -> None:
+    """Entry point: a user-facing error is one line and exit code 2."""
+    try:
+        app()
+    except HyperPPOError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise SystemExit(2) from None

@@ -1,0 +1,197 @@
+"""`hyperppo train`: a run directory that can be stopped, killed and resumed at any time."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import math
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from hyperppo.checkpoint import (
+    CHECKPOINT,
+    CONFIG,
+    LEADERBOARD,
+    load_run,
+    read_checkpoint,
+    read_config,
+    run_space,
+    save_checkpoint,
+    write_config,
+)
+from hyperppo.config import RunConfig
+from hyperppo.envs.registry import make_env
+from hyperppo.errors import HyperPPOError
+from hyperppo.evaluate import evaluate
+from hyperppo.leaderboard import write_leaderboard
+from hyperppo.trainer import Trainer
+
+METRICS = "metrics.jsonl"
+_CHECKPOINT_EVERY_S = 30.0
+
+
+def start(config: RunConfig, out: Path, command: str) -> Trainer:
+    """Make a new run directory and its trainer. Raises HyperPPOError when `out` holds a run."""
+    if (out / CONFIG).exists():
+        raise HyperPPOError(
+            f"{out} already holds a run: add --resume to go on with it, or choose another --out"
+        )
+    trainer = _trainer(config)
+    write_config(out, config, trainer.space, trainer.env.conventions(), command)
+    return trainer
+
+
+def resume(out: Path) -> Trainer:
+    """The trainer of an existing run directory, at its last checkpoint."""
+    _, config = read_config(out)
+    trainer = _trainer(config)
+    if (out / CHECKPOINT).exists():
+        state = read_checkpoint(out)
+        try:
+            trainer.load_state_dict(state)
+        except (KeyError, RuntimeError, ValueError) as error:
+            reason = str(error).splitlines()[0]
+            raise HyperPPOError(
+                f"{out / CHECKPOINT} cannot be resumed ({reason}): it is damaged, or was exported "
+                "for use only"
+            ) from None
+    _forget_after(out / METRICS, trainer.iteration)
+    return trainer
+
+
+def _trainer(config: RunConfig) -> Trainer:
+    env = make_env(config.task, config.env, config.num_envs, config.seed, config.device)
+    return Trainer(config, run_space(config, env.obs_dim, env.act_dim), env)
+
+
+def _forget_after(metrics: Path, iteration: int) -> None:
+    """Drop lines that were logged after the checkpoint: they will be logged again."""
+    if not metrics.exists():
+        return
+    lines = metrics.read_text().splitlines()
+    kept = [line for line in lines if _iteration_of(line) <= iteration]
+    metrics.write_text("".join(line + "\n" for line in kept))
+
+
+def _iteration_of(line: str) -> float:
+    try:
+        return float(json.loads(line)["iteration"])
+    except (ValueError, KeyError):
+        return math.inf  # half a line: the process was killed while writing it
+
+
+@contextmanager
+def locked(out: Path) -> Iterator[None]:
+    """Hold the run directory: a second training into it is refused."""
+    out.mkdir(parents=True, exist_ok=True)
+    with (out / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise HyperPPOError(f"another training is writing to {out}: choose another --out") from None
+        yield
+
+
+def train(trainer: Trainer, out: Path, console: Console) -> bool:
+    """Train to the end, with a progress bar; False when Ctrl-C stopped it at a checkpoint."""
+    from torch.utils.tensorboard import SummaryWriter
+
+    config = trainer.config
+    per_iteration = config.num_envs * config.ppo.rollout
+    columns = (
+        TextColumn("[bold]{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f}% {task.fields[figures]}"),
+        TimeRemainingColumn(),
+    )
+    with ExitStack() as stack:
+        board = stack.enter_context(
+            SummaryWriter(str(out), purge_step=trainer.iteration * per_iteration)  # type: ignore[no-untyped-call]
+        )
+        metrics = stack.enter_context((out / METRICS).open("a"))
+        bar = stack.enter_context(Progress(*columns, console=console))
+        task = bar.add_task(
+            out.name, total=config.iterations, completed=trainer.iteration, figures=""
+        )
+        asked_to_stop = stack.enter_context(_graceful_stop())
+        saved = time.monotonic()
+        while trainer.iteration < config.iterations and not asked_to_stop():
+            began = time.monotonic()
+            log = trainer.step()
+            speed = per_iteration / (time.monotonic() - began)
+            steps = trainer.iteration * per_iteration
+            line = {"iteration": trainer.iteration, "steps": steps, **log, "steps_per_s": speed}
+            metrics.write(json.dumps(_finite(line)) + "\n")
+            for name, value in log.items():
+                board.add_scalar(name, value, steps)  # type: ignore[no-untyped-call]
+            bar.update(task, completed=trainer.iteration, figures=_figures(log, speed))
+            if time.monotonic() - saved > _CHECKPOINT_EVERY_S:
+                metrics.flush()
+                save_checkpoint(out, trainer.state_dict())
+                saved = time.monotonic()
+        metrics.flush()
+        save_checkpoint(out, trainer.state_dict())
+    return trainer.iteration >= config.iterations
+
+
+@contextmanager
+def _graceful_stop() -> Iterator[Callable[[], bool]]:
+    """Turn the first Ctrl-C (or SIGTERM) into a question to ask between iterations."""
+    stopped: list[int] = []
+    previous = {}
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        stopped.append(number)
+        signal.signal(number, previous[number])  # the second one stops at once
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        previous[number] = signal.signal(number, on_signal)
+    try:
+        yield lambda: bool(stopped)
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _finite(line: dict[str, Any]) -> dict[str, Any]:
+    """NaN has no JSON: a figure that does not exist is null."""
+    return {k: v if math.isfinite(v) else None for k, v in line.items()}
+
+
+def _figures(log: dict[str, float], speed: float) -> str:
+    error = log.get("tracking_error_m", math.nan)
+    tracking = f" error {error:.3f} m" if math.isfinite(error) else ""
+    return (
+        f"reward {log['reward']:.2f} crash {log['crash_rate']:.1%}{tracking} "
+        f"{speed / 1000:.0f}k steps/s"
+    )
+
+
+def rank(out: Path, episodes: int, seed: int, console: Console) -> None:
+    """Evaluate every architecture of the run and write its leaderboard."""
+    run = load_run(out)
+    with Progress(console=console, transient=True) as bar:
+        task = bar.add_task(f"evaluating {len(run.space)} architectures", total=1.0)
+        board = evaluate(
+            run,
+            run.space.architectures,
+            episodes,
+            seed,
+            progress=lambda fraction: bar.update(task, completed=fraction),
+        )
+    write_leaderboard(out / LEADERBOARD, board, run.space)
+
+
+def set_threads(threads: int | None) -> None:
+    """Use this many CPU threads (default: all cores)."""
+    torch.set_num_threads(threads or os.cpu_count() or 1)
