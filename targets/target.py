@@ -81,24 +81,6 @@ def read_target(path: Path) -> Target:
     return _Reader(str(path)).target(document)
 
 
-FIT_MARK = "# Fitted constants"
-
-
-def store_fit(path: Path, fits: Mapping[str, Mapping[str, float]], command: str) -> None:
-    """Replaces the [fit...] tables at the end of a target file.
-
-    `fits` is keyed "PRECISION.PLACEMENT"; `command` is what produced them, kept as a comment.
-    """
-    head, _, _ = path.read_text(encoding="utf-8").partition(FIT_MARK)
-    text = f"{head.rstrip()}\n\n{FIT_MARK}, written by `{command}`.\n"
-    for key, constants in fits.items():
-        text += f"\n[fit.{key}]\n"
-        text += "".join(f"{name} = {float(value):.6g}\n" for name, value in constants.items())
-    temporary = path.with_suffix(".toml.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
-
-
 class _Reader:
     """Takes typed fields out of TOML tables, with errors that name file and field."""
 
