@@ -1,0 +1,259 @@
+"""One architecture taken all the way: weights, ONNX, C, machine code, proof and true cost."""
+
+from __future__ import annotations
+
+import textwrap
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import hyperppo
+from compile import device, verify
+from compile.lower import c as lowering
+from compile.network import Network, network_from_torch
+from compile.onnx_graph import export_onnx, network_from_onnx
+from compile.package import add_crazyflie_app
+from compile.progress import Progress
+
+if TYPE_CHECKING:
+    from hyperppo.checkpoint import Run
+    from hyperppo.space import Architecture
+    from targets.target import Target
+    from targets.toolchain import Image, PolicySizes
+
+GOLDEN_VECTORS = 16
+
+
+@dataclass(frozen=True)
+class Numerics:
+    """Largest differences of an action between the forms of the policy, absolute."""
+
+    observations: int
+    torch_vs_onnxruntime: float
+    onnxruntime_vs_host_c: float
+    host_c_vs_target: float | None  # None without the cross-compiler
+    tolerance: float
+    unsaturated: float  # share of the compared action values strictly inside the range
+
+
+@dataclass(frozen=True)
+class OnTarget:
+    """The linked image and what it costs in truth: sizes from the ELF, cycles from the core."""
+
+    image: Image
+    sizes: PolicySizes
+    cycles: device.Cycles
+
+    def us(self, target: Target) -> float:
+        """Modelled microseconds of one inference at P = 2, without the safety margin."""
+        return self.cycles.p2 / target.clock_hz * 1e6
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A verified policy whose files lie in the staging folder."""
+
+    architecture: Architecture
+    network: Network
+    numerics: Numerics
+    on_target: OnTarget | None  # None without the cross-compiler
+
+
+def build_candidate(
+    run: Run,
+    architecture: Architecture,
+    target: Target,
+    weights_in: str,
+    seed: int,
+    folder: Path,
+    progress: Progress,
+) -> Candidate:
+    """Write policy.onnx, the C, the app and the image into ``folder``, each checked.
+
+    CompileError when two forms of the policy differ by more than the tolerance.
+    """
+    with progress.stage("weights") as found:
+        policy = run.policy(architecture)
+        network = network_from_torch(policy)
+        found.append(f"one GHN pass, {network.params} parameters")
+    with progress.stage("observe") as found:
+        observations = record(run, architecture, verify.OBSERVATIONS, seed)
+        found.append(f"{len(observations)} observations from rollouts of this policy")
+    with progress.stage("onnx") as found:
+        model = folder / "policy.onnx"
+        export_onnx(network, model, onnx_metadata(run, network))
+        by_torch = verify.run_torch(policy, observations)
+        by_onnx = verify.run_onnx(model, observations)
+        torch_error = verify.compare("torch and onnxruntime", by_torch, by_onnx)
+        found.append(f"onnxruntime within {torch_error:.1e} of torch")
+    with progress.stage("host C") as found:
+        lowered = network_from_onnx(model)
+        rejected = lower_to_c(lowered, run, target, weights_in, folder)
+        by_host = host_actions(folder, observations, lowered.act_dim, rejected)
+        host_error = verify.compare("onnxruntime and the host's C", by_onnx, by_host)
+        found.append(f"C within {host_error:.1e} of onnxruntime")
+        write_vectors(folder, observations, by_host)
+        add_crazyflie_app(folder, run.conventions)
+    with progress.stage("device") as found:
+        on_target, target_error = build_for_target(
+            folder, target, weights_in, observations, by_host, rejected
+        )
+        if on_target is None:
+            found.append("skipped: no cross-compiler")
+        else:
+            found.append(
+                f"machine code within {target_error:.1e} of the host's C, "
+                f"{on_target.sizes.total} B, {on_target.cycles.p2} cycles (model)"
+            )
+    low, high = network.clip
+    numerics = Numerics(
+        observations=len(observations),
+        torch_vs_onnxruntime=torch_error,
+        onnxruntime_vs_host_c=host_error,
+        host_c_vs_target=target_error,
+        tolerance=verify.TOLERANCE,
+        unsaturated=float(((by_host > low) & (by_host < high)).mean()),
+    )
+    return Candidate(architecture, network, numerics, on_target)
+
+
+def record(run: Run, architecture: Architecture, count: int, seed: int) -> NDArray[np.float32]:
+    """Observations (count, obs_dim) from closed-loop rollouts of that very policy."""
+    from hyperppo.evaluate import record_observations
+
+    return record_observations(run, architecture, count, seed)
+
+
+def onnx_metadata(run: Run, network: Network) -> dict[str, str]:
+    """What the ONNX file says about itself."""
+    import json
+
+    return {
+        "architecture": ",".join(map(str, network.hidden)),
+        "task": run.task,
+        "checkpoint_sha256": run.checkpoint_sha256,
+        "conventions": json.dumps(run.conventions),
+        "hyperppo_version": hyperppo.__version__,
+    }
+
+
+def lower_to_c(network: Network, run: Run, target: Target, weights_in: str, folder: Path) -> float:
+    """Write policy.h and policy.c; returns the action that answers a bad observation."""
+    name = ",".join(map(str, network.hidden))
+    title = f"Policy {name} for {target.description}"
+    lines = essentials(network, run, target, weights_in)
+    kernels = lowering.core_kernels(target.core)
+    (folder / "policy.h").write_text(
+        lowering.policy_header(network, title, lines), encoding="utf-8"
+    )
+    (folder / "policy.c").write_text(
+        lowering.policy_source(network, title, lines, weights_in, kernels), encoding="utf-8"
+    )
+    return lowering.rejected_action(network)
+
+
+def essentials(network: Network, run: Run, target: Target, weights_in: str) -> list[str]:
+    """The lines of the C files' header comments that say what this policy is."""
+    sizes = " -> ".join(map(str, (network.obs_dim, *network.hidden, network.act_dim)))
+    activations = ", ".join(dict.fromkeys(layer.activation for layer in network.layers))
+    lines = [
+        f"Network: {sizes}, {activations}; {network.params} parameters, {network.macs} MACs",
+        f"Precision: float32, weights in {weights_in}, for {target.name} ({target.core})",
+        f"Run: {run.task}, checkpoint sha256 {run.checkpoint_sha256[:16]}",
+    ]
+    for key, value in run.conventions.items():
+        text = ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+        lines.append(f"{key.replace('_', ' ').capitalize()}: {text}")
+    return [
+        wrapped
+        for line in lines
+        for wrapped in textwrap.wrap(line.replace("*/", "* /"), 96, subsequent_indent="  ")
+    ]
+
+
+def host_actions(
+    folder: Path, observations: NDArray[np.float32], act_dim: int, rejected: float
+) -> NDArray[np.float32]:
+    """Actions of policy.c on this machine; also checks what it does with NaN and infinity."""
+    import tempfile
+
+    from targets.toolchain import compile_host_library
+
+    with tempfile.TemporaryDirectory(prefix="hyperppo-") as temporary:
+        library = compile_host_library(
+            [folder / "policy.c"], Path(temporary) / "policy.so", include=[folder]
+        )
+        bad = device.run_host(library, verify.bad_observations(observations[0]), act_dim)
+        verify.check_rejection("the host's C", bad, rejected)
+        return device.run_host(library, observations, act_dim)
+
+
+def write_vectors(
+    folder: Path, observations: NDArray[np.float32], actions: NDArray[np.float32]
+) -> None:
+    """Write observations.npz and policy_golden.h.
+
+    The golden vectors are those with the most actions inside the range: a saturated action
+    hides errors.
+    """
+    np.savez_compressed(folder / "observations.npz", observations=observations, actions=actions)
+    inside = (np.abs(actions) < 1.0).sum(axis=1)
+    telling = np.argsort(-inside, kind="stable")[: max(GOLDEN_VECTORS, len(actions) // 2)]
+    chosen = np.sort(telling[:: max(1, len(telling) // GOLDEN_VECTORS)][:GOLDEN_VECTORS])
+    (folder / "policy_golden.h").write_text(
+        lowering.golden_header(observations[chosen], actions[chosen], verify.TOLERANCE),
+        encoding="utf-8",
+    )
+
+
+def build_for_target(
+    folder: Path,
+    target: Target,
+    weights_in: str,
+    observations: NDArray[np.float32],
+    expected: NDArray[np.float32],
+    rejected: float,
+) -> tuple[OnTarget | None, float | None]:
+    """Link the image, compare its actions with the host's, and measure it.
+
+    (None, None) without the cross-compiler.
+    """
+    from targets.toolchain import ToolchainMissing, policy_sizes
+
+    elf = folder / "bare_metal" / "policy.elf"
+    elf.parent.mkdir()
+    try:
+        image = link(folder, target, weights_in, elf)
+    except ToolchainMissing:
+        elf.parent.rmdir()
+        return None, None
+    act_dim = expected.shape[1]
+    actual = device.run_emulated(elf, target, observations, act_dim)
+    error = verify.compare("the host's C and the machine code", expected, actual)
+    bad = device.run_emulated(elf, target, verify.bad_observations(observations[0]), act_dim)
+    verify.check_rejection("the machine code", bad, rejected)
+    cycles = device.count_cycles(elf, target, observations[0], act_dim)
+    return OnTarget(image, policy_sizes(elf, image.stack_bytes), cycles), error
+
+
+def link(folder: Path, target: Target, weights_in: str, elf: Path) -> Image:
+    """The bare image: start-up code, the device contract, its main, and the policy."""
+    from targets.toolchain import link_image
+
+    app = folder / "crazyflie_app"
+    defines: dict[str, Any] = {
+        "HPPO_CLOCK_HZ": f"{target.clock_hz}u",
+        "HPPO_DEADLINE_US": f"{target.deadline_us:.0f}",
+    }
+    return link_image(
+        target,
+        [app / "src" / "hppo_device.c", app / "bare_metal" / "main.c"],
+        elf,
+        policy_source=folder / "policy.c",
+        include=[folder, app / "src"],
+        defines=defines,
+        weights_in=weights_in,
+    )

@@ -1,0 +1,238 @@
+"""Fit a target's memory and cycle model to compiled and emulated code.
+
+    python -m compile.fit --target crazyflie21
+
+Writes the ``[fit.f32.flash]`` and ``[fit.f32.ram]`` tables of the target's TOML file.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import re
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import numpy as np
+import typer
+from numpy.typing import NDArray
+
+from compile import device
+from compile.errors import CompileError
+from compile.lower import c as lowering
+from compile.network import Layer, Network
+
+if TYPE_CHECKING:
+    from targets.target import Target
+    from targets.toolchain import PolicySizes
+
+OBS_DIM, ACT_DIM = 18, 4  # the quadrotor task's
+WIDTHS = (4, 8, 16, 32, 64, 128, 256)
+MAX_DEPTH = 4
+LARGEST_MACS = 60_000  # larger ones take seconds each and add nothing to a linear model
+HELD_OUT = 0.25  # share of the samples that the fit does not see
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One random network, compiled and emulated."""
+
+    hidden: tuple[int, ...]
+    sizes: PolicySizes
+    cycles: int  # cold caches, P at its maximum
+
+
+@dataclass(frozen=True)
+class Errors:
+    """Predicted against compiled and emulated, on networks that the fit did not see."""
+
+    cycles_mean: float  # relative, absolute value
+    cycles_max: float
+    total_under: int  # bytes by which the worst total was under-estimated, 0 if none was
+    total_over: int
+
+
+def random_network(hidden: Sequence[int], rng: np.random.Generator) -> Network:
+    """A network of the given widths with weights of the usual size."""
+    sizes = (OBS_DIM, *hidden, ACT_DIM)
+    layers = []
+    for index, (n_in, n_out) in enumerate(itertools.pairwise(sizes)):
+        weight = rng.standard_normal((n_out, n_in)) * np.sqrt(2 / n_in)
+        layers.append(
+            Layer(
+                name=f"layer_{index}",
+                weight=weight.astype(np.float32),
+                bias=(0.1 * rng.standard_normal(n_out)).astype(np.float32),
+                activation="clip" if index == len(hidden) else "leaky_relu",
+            )
+        )
+    return Network(tuple(layers))
+
+
+def draw(count: int, largest_macs: int, rng: np.random.Generator) -> list[tuple[int, ...]]:
+    """Different architectures: uniform over depth, then over widths, none too large."""
+    drawn: dict[tuple[int, ...], None] = {}
+    while len(drawn) < count:
+        depth = int(rng.integers(1, MAX_DEPTH + 1))
+        hidden = tuple(int(w) for w in rng.choice(WIDTHS, depth))
+        sizes = (OBS_DIM, *hidden, ACT_DIM)
+        if sum(a * b for a, b in itertools.pairwise(sizes)) <= largest_macs:
+            drawn[hidden] = None
+    return list(drawn)
+
+
+def largest(target: Target, weights_in: str) -> int:
+    """Multiply-accumulates that can be linked (weights in RAM) and emulated in a second or two."""
+    bytes_for_weights = target.memories[weights_in].size_bytes * 3 // 4
+    return min(LARGEST_MACS, bytes_for_weights // 4)
+
+
+def measure(
+    hidden: tuple[int, ...], target: Target, weights_in: str, rng: np.random.Generator
+) -> Sample:
+    """Generate, compile and emulate one network."""
+    from targets.toolchain import link_image, policy_sizes
+
+    network = random_network(hidden, rng)
+    kernels = lowering.core_kernels(target.core)
+    with tempfile.TemporaryDirectory(prefix="hyperppo-fit-") as temporary:
+        folder = Path(temporary)
+        (folder / "policy.h").write_text(lowering.policy_header(network, "Fit", []))
+        (folder / "policy.c").write_text(
+            lowering.policy_source(network, "Fit", [], weights_in, kernels)
+        )
+        (folder / "main.c").write_text(
+            '#include "policy.h"\n'
+            "static float observation[POLICY_OBS_DIM], action[POLICY_ACT_DIM];\n"
+            "int main(void) { policy_step(observation, action); return 0; }\n"
+        )
+        elf = folder / "policy.elf"
+        image = link_image(
+            target,
+            [folder / "main.c"],
+            elf,
+            policy_source=folder / "policy.c",
+            include=[folder],
+            weights_in=weights_in,
+        )
+        sizes = policy_sizes(elf, image.stack_bytes)
+        observation = rng.standard_normal(OBS_DIM).astype(np.float32)
+        return Sample(hidden, sizes, device.count_cycles(elf, target, observation, ACT_DIM).p2)
+
+
+def fit_constants(samples: Sequence[Sample]) -> dict[str, float]:
+    """The constants of targets.cycles and targets.memory."""
+    from targets.cycles import fit_cycles
+    from targets.memory import fit_memory
+
+    table = widths_table(samples)
+    cycles = np.array([sample.cycles for sample in samples], dtype=np.float64)
+    sizes = [sample.sizes for sample in samples]
+    return {
+        **fit_memory(table, OBS_DIM, ACT_DIM, sizes),
+        **fit_cycles(table, OBS_DIM, ACT_DIM, cycles),
+    }
+
+
+def evaluate(
+    constants: Mapping[str, float], samples: Sequence[Sample], target: Target, weights_in: str
+) -> Errors:
+    """Errors of the fitted model on samples."""
+    from targets.cycles import predict_cycles
+    from targets.memory import predict_memory
+
+    fitted = dataclasses.replace(target, fit={**target.fit, f"f32.{weights_in}": dict(constants)})
+    arguments = (fitted, "f32", widths_table(samples), OBS_DIM, ACT_DIM, weights_in)
+    cycles = np.array([sample.cycles for sample in samples], dtype=np.float64)
+    relative = np.abs(predict_cycles(*arguments) / cycles - 1)
+    totals = np.array([sample.sizes.total for sample in samples])
+    excess = predict_memory(*arguments)["total_bytes"] - totals
+    return Errors(
+        float(relative.mean()),
+        float(relative.max()),
+        int(max(0, -excess.min())),
+        int(max(0, excess.max())),
+    )
+
+
+def widths_table(samples: Sequence[Sample]) -> NDArray[np.int64]:
+    """(n, MAX_DEPTH) hidden widths, zero padded on the right."""
+    rows = [sample.hidden + (0,) * (MAX_DEPTH - len(sample.hidden)) for sample in samples]
+    return np.array(rows, dtype=np.int64)
+
+
+def write_fit(path: Path, tables: Mapping[str, Mapping[str, float]], comment: str) -> None:
+    """Replace the ``[fit.*]`` tables at the end of a target file, in one step."""
+    text = path.read_text(encoding="utf-8")
+    kept = re.split(r"^(?:# [^\n]*\n)*\[fit\.", text, maxsplit=1, flags=re.MULTILINE)[0]
+    blocks = [f"\n# {comment}\n"]
+    for key, constants in tables.items():
+        lines = [f"{name} = {value:.6g}" for name, value in constants.items()]
+        blocks.append("\n".join([f"[fit.{key}]", *lines]) + "\n")
+    temporary = path.with_name(f".{path.name}.new")
+    temporary.write_text(kept.rstrip() + "\n" + "\n".join(blocks), encoding="utf-8")
+    temporary.replace(path)
+
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command(
+    help="Fit a target's cost model to compiled and emulated code.\n\n"
+    "Example: python -m compile.fit --target crazyflie21"
+)
+def fit(
+    target_name: Annotated[str, typer.Option("--target", help="Target to fit.")],
+    samples: Annotated[int, typer.Option(help="Networks to compile and emulate.", min=40)] = 140,
+    seed: Annotated[int, typer.Option(help="Seed of the draw.")] = 0,
+) -> None:
+    """Fit both placements and write the target's TOML."""
+    from targets.errors import TargetError
+
+    try:
+        run_fit(target_name, samples, seed)
+    except (CompileError, TargetError) as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(2) from None
+
+
+def run_fit(target_name: str, count: int, seed: int) -> dict[str, Errors]:
+    """Measure, fit, evaluate and write; returns the held-out errors by placement."""
+    from rich.progress import Progress
+
+    from targets.target import WEIGHTS_IN, load_target, targets_folder
+    from targets.toolchain import find_cross
+
+    target = load_target(target_name)
+    find_cross(target)
+    tables: dict[str, dict[str, float]] = {}
+    errors: dict[str, Errors] = {}
+    with Progress() as bar:
+        for weights_in in WEIGHTS_IN:
+            rng = np.random.default_rng(seed)
+            drawn = draw(count, largest(target, weights_in), rng)
+            task = bar.add_task(f"weights in {weights_in}", total=count)
+            taken = []
+            for hidden in drawn:
+                taken.append(measure(hidden, target, weights_in, rng))
+                bar.advance(task)
+            held = int(count * HELD_OUT)
+            constants = fit_constants(taken[held:])
+            errors[weights_in] = evaluate(constants, taken[:held], target, weights_in)
+            tables[f"f32.{weights_in}"] = constants
+    comment = f"Fitted by `python -m compile.fit --target {target_name}`: {count} networks"
+    write_fit(targets_folder() / f"{target_name}.toml", tables, f"{comment}, seed {seed}.")
+    for weights_in, error in errors.items():
+        typer.echo(
+            f"f32, weights in {weights_in}, held out: cycles {error.cycles_mean:.2%} mean, "
+            f"{error.cycles_max:.2%} max; memory never under by more than {error.total_under} B, "
+            f"over by at most {error.total_over} B"
+        )
+    return errors
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,1 @@
+"""Lowerings: one folder per language or runtime that a network can become."""

@@ -1,0 +1,19 @@
+"""Network -> policy.h, policy.c and policy_golden.h: C99 that reads as if written by hand."""
+
+from compile.lower.c.generate import (
+    CoreKernels,
+    core_kernels,
+    golden_header,
+    policy_header,
+    policy_source,
+    rejected_action,
+)
+
+__all__ = [
+    "CoreKernels",
+    "core_kernels",
+    "golden_header",
+    "policy_header",
+    "policy_source",
+    "rejected_action",
+]

@@ -1,0 +1,151 @@
+"""How a network lies in memory in C: folded scales, panels of rows, buffers and calls."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compile.errors import CompileError
+from compile.network import Network
+
+PANEL = 8  # rows a panel: with 8 sums, 8 inputs and 16 weights the 32 FPU registers are full
+TAIL = 4  # rows of the smaller last panel
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Rows computed together: one sequential stream of weights."""
+
+    first_row: int
+    rows: int  # PANEL or TAIL, zero padded
+    stream: NDArray[np.float32]  # (1 + n_in, rows): the biases, then one line per input
+
+
+@dataclass(frozen=True)
+class LayerLayout:
+    """One layer as C: its constants and the calls that compute it."""
+
+    name: str  # C identifier made of the ONNX node's name
+    n_in: int
+    n_out: int
+    activation: str
+    panels: tuple[Panel, ...]
+    calls: tuple[str, ...]
+    kernels: frozenset[str]  # names of the kernels that the calls use
+
+    @property
+    def constants(self) -> int:
+        """Number of floats in the stream, padding included."""
+        return sum(panel.stream.size for panel in self.panels)
+
+    @property
+    def padded_out(self) -> int:
+        """Floats that the layer writes: a multiple of TAIL."""
+        return sum(panel.rows for panel in self.panels)
+
+
+def lay_out(network: Network) -> tuple[LayerLayout, ...]:
+    """The layers in C's terms. CompileError where the C lowering has no form for a layer."""
+    layouts: list[LayerLayout] = []
+    scale = 1.0  # of the previous activation, folded into this layer's weights
+    source = "observation"
+    for index, layer in enumerate(network.layers):
+        last = index == len(network.layers) - 1
+        kind = "output" if last else "hidden"
+        supported = ("clip", "tanh", "identity") if last else ("leaky_relu", "relu", "tanh")
+        if layer.activation not in supported:
+            raise CompileError(
+                f"layer {layer.name}: {layer.activation} after the {kind} layer has no C form; "
+                f"supported there: {', '.join(supported)}"
+            )
+        weight = (layer.weight.astype(np.float64) * scale).astype(np.float32)
+        leak, scale_after = _leak(layer.activation, network.negative_slope)
+        panels = _panels(weight, layer.bias)
+        name = _identifier(layer.name, index)
+        destination = ("even", "odd")[index % 2]
+        calls = _dense_calls(name, panels, source, destination, layer.n_in, float_literal(leak))
+        if layer.activation == "tanh":
+            calls.append(f"tanh_f32({destination}, {sum(panel.rows for panel in panels)});")
+        layouts.append(
+            LayerLayout(
+                name=name,
+                n_in=layer.n_in,
+                n_out=layer.n_out,
+                activation=layer.activation,
+                panels=panels,
+                calls=tuple(calls),
+                kernels=frozenset(call.split("(")[0] for call in calls),
+            )
+        )
+        source, scale = destination, scale_after
+    return tuple(layouts)
+
+
+def buffer_sizes(layouts: tuple[LayerLayout, ...]) -> dict[str, int]:
+    """Floats of the two buffers that layers write in turn; the second one is not always there."""
+    return {
+        name: max(layout.padded_out for layout in layouts[parity::2])
+        for parity, name in enumerate(("even", "odd"))
+        if layouts[parity::2]
+    }
+
+
+def _panels(weight: NDArray[np.float32], bias: NDArray[np.float32]) -> tuple[Panel, ...]:
+    """Panels of eight rows; a rest of at most four makes one panel of four."""
+    n_out, n_in = weight.shape
+    panels = []
+    first = 0
+    while first < n_out:
+        rows = TAIL if n_out - first <= TAIL else PANEL
+        real = min(rows, n_out - first)
+        stream = np.zeros((1 + n_in, rows), np.float32)
+        stream[0, :real] = bias[first : first + real]
+        stream[1:, :real] = weight[first : first + real].T
+        panels.append(Panel(first, rows, stream))
+        first += rows
+    return tuple(panels)
+
+
+def _dense_calls(
+    name: str, panels: tuple[Panel, ...], source: str, destination: str, n_in: int, leak: str
+) -> list[str]:
+    eights = sum(panel.rows == PANEL for panel in panels)
+    calls = []
+    if eights:
+        calls.append(
+            f"dense8_f32({name}_weights, {source}, {destination}, {n_in}, {eights}, {leak});"
+        )
+    if eights < len(panels):
+        rows = eights * PANEL
+        weights = f"{name}_weights" + (f" + {rows * (1 + n_in)}" if rows else "")
+        result = destination + (f" + {rows}" if rows else "")
+        calls.append(f"dense4_f32({weights}, {source}, {result}, {n_in}, {leak});")
+    return calls
+
+
+def _leak(activation: str, slope: float) -> tuple[np.float32, float]:
+    """``(leak, scale)`` with activation(x) = scale * (x + leak |x|); (0, 1) for the others.
+
+    The kernel computes the bracket and the next layer's weights take the scale.
+    """
+    if activation == "relu":
+        slope = 0.0
+    elif activation != "leaky_relu":
+        return np.float32(0), 1.0
+    if not 0.0 <= slope <= 1.0:
+        raise CompileError(f"the leaky ReLU slope {slope} is outside 0..1")
+    return np.float32((1 - slope) / (1 + slope)), (1 + slope) / 2
+
+
+def _identifier(name: str, index: int) -> str:
+    """A C identifier that is unique by the layer's index and still names the ONNX node."""
+    clean = "".join(c if c.isascii() and c.isalnum() else "_" for c in name).strip("_")
+    return clean if clean == f"layer_{index}" else f"layer_{index}_{clean}".rstrip("_")
+
+
+def float_literal(value: np.float32) -> str:
+    """The shortest decimal that reads back as the same float32."""
+    text = str(np.float32(value))
+    return f"{text}f" if any(c in text for c in ".e") else f"{text}.0f"

@@ -1,0 +1,152 @@
+"""The package on disk: its files, their hashes, and how it is put in place in one step."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from compile.errors import CompileError
+
+FORMAT = "hyperppo-package"
+FORMAT_VERSION = 1
+MANIFEST = "manifest.json"
+POLICY_FILES = ("policy.h", "policy.c", "policy_golden.h")  # the device code, in hashing order
+
+
+@dataclass(frozen=True)
+class Package:
+    """A package whose files are those that were written."""
+
+    path: Path
+    manifest: Mapping[str, Any]
+
+
+def load_package(path: Path) -> Package:
+    """Read a package. CompileError when it is missing, not a package, or a file was changed."""
+    path = Path(path)
+    try:
+        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        raise CompileError(
+            f"{path} is no package (no {MANIFEST}); make one with hyperppo-compile"
+        ) from None
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise CompileError(f"{path / MANIFEST} cannot be read: {error}") from None
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        raise CompileError(f"{path / MANIFEST} is not the manifest of a package")
+    if manifest.get("format_version") != FORMAT_VERSION:
+        raise CompileError(
+            f"{path} has package format {manifest.get('format_version')}, this version reads "
+            f"{FORMAT_VERSION}; run hyperppo-compile again"
+        )
+    try:
+        hashes = dict(manifest["hashes"]["files"])
+        stamp = manifest["hashes"]["package"]
+    except (KeyError, TypeError, ValueError):
+        raise CompileError(f"{path / MANIFEST} has no hashes of its files") from None
+    for name, expected in hashes.items():
+        file = path / name
+        if not file.is_file():
+            raise CompileError(f"{path}: {name} is missing; run hyperppo-compile again")
+        if _sha256(file) != expected:
+            raise CompileError(
+                f"{path}: {name} was changed after it was verified (its hash does not match the "
+                "manifest); run hyperppo-compile again"
+            )
+    if not set(POLICY_FILES) <= set(hashes) or package_hash(path) != stamp:
+        raise CompileError(f"{path}: the package hash does not match its policy files")
+    return Package(path, manifest)
+
+
+def package_hash(folder: Path) -> str:
+    """16 hex digits that a device reports: which policy it runs."""
+    digest = hashlib.sha256()
+    for name in POLICY_FILES:
+        digest.update((folder / name).read_bytes())
+    return digest.digest()[:8].hex()
+
+
+def add_crazyflie_app(folder: Path, conventions: Mapping[str, Any]) -> None:
+    """Copy the Crazyflie app into the package, with the policy and what it goes by in its sources.
+
+    ``conventions``: the run's; the app builds the observation from its block list.
+    """
+    app = folder / "crazyflie_app"
+    with resources.as_file(resources.files("hil") / "crazyflie_app") as source:
+        shutil.copytree(source, app, ignore=shutil.ignore_patterns("*.o", "build", "__pycache__"))
+    sources = app / "src"
+    for name in POLICY_FILES:
+        shutil.copyfile(folder / name, sources / name)
+    stamp = ", ".join(f"0x{byte:02x}" for byte in bytes.fromhex(package_hash(folder)))
+    lines = [
+        "/* Which policy this is, and its conventions. The harness asks the device for the hash:",
+        " * the first bytes of the SHA-256 over policy.h, policy.c and policy_golden.h. */",
+        "#ifndef PACKAGE_HASH_H",
+        "#define PACKAGE_HASH_H",
+        "",
+        f"#define HPPO_PACKAGE_HASH {{{stamp}}}",
+    ]
+    if "observation" in conventions:
+        lines.append(f"#define HPPO_OBSERVATION_BLOCKS {', '.join(conventions['observation'])}")
+    if "position_clip_m" in conventions:
+        lines.append(f"#define HPPO_POSITION_CLIP_M {float(conventions['position_clip_m'])}f")
+    if "control_hz" in conventions:
+        lines.append(f"#define HPPO_CONTROL_HZ {int(conventions['control_hz'])}")
+    lines += ["", "#endif", ""]
+    (sources / "package_hash.h").write_text("\n".join(lines), encoding="utf-8")
+
+
+def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """Write the manifest with the hashes of all other files; returns it complete."""
+    files = {
+        file.relative_to(folder).as_posix(): _sha256(file)
+        for file in sorted(folder.rglob("*"))
+        if file.is_file() and file.name != MANIFEST
+    }
+    complete = {**manifest, "hashes": {"package": package_hash(folder), "files": files}}
+    text = json.dumps(complete, indent=2, allow_nan=False) + "\n"
+    (folder / MANIFEST).write_text(text, encoding="utf-8")
+    return complete
+
+
+@contextmanager
+def staging(out: Path) -> Iterator[Path]:
+    """A folder beside ``out`` that takes its place when the block ends without an error.
+
+    Raises CompileError when ``out`` cannot be written, or holds something that is no package.
+    """
+    out = out.resolve()
+    foreign = out.exists() and not (out / MANIFEST).is_file()
+    if foreign and (not out.is_dir() or any(out.iterdir())):
+        raise CompileError(f"{out} exists and is no package; choose another --out or remove it")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    except OSError as error:
+        raise CompileError(f"cannot write the package {out}: {error.strerror}") from None
+    folder, old = temporary / "new", temporary / "old"
+    folder.mkdir()
+    try:
+        yield folder
+        try:
+            if out.exists():
+                out.rename(old)
+            folder.rename(out)
+        except OSError as error:
+            if old.exists():
+                old.rename(out)
+            raise CompileError(f"cannot write the package {out}: {error.strerror}") from None
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _sha256(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()

@@ -1,0 +1,213 @@
+"""From a run to a package: the whole of ``hyperppo-compile``, top to bottom."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compile.budget import Affordable, Budget, Costs, smallest_that_would, why_over, within
+from compile.candidate import Candidate, OnTarget, build_candidate
+from compile.errors import CompileError
+from compile.manifest import manifest
+from compile.package import Package, staging, write_manifest
+from compile.progress import Progress
+from compile.select import ranking
+
+if TYPE_CHECKING:
+    from hyperppo.checkpoint import Run
+    from hyperppo.leaderboard import Leaderboard
+    from targets.target import Target
+
+PRECISION = "f32"
+TRIES = 10  # candidates compiled before giving up: the model is far better than that
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asked for."""
+
+    target: str
+    budget: Budget = field(default_factory=Budget)
+    at_least: float = 1.0  # share of the best affordable normalised return that is enough
+    architecture: tuple[int, ...] | None = None  # instead of a choice by return
+    run: Path | None = None  # default: the run that ships with the project
+    weights_in: str | None = None  # "flash" or "ram"; default: the target's
+    out: Path | None = None  # default: build/TARGET
+    seed: int = 0  # of the rollouts that the observations come from
+
+    @property
+    def out_path(self) -> Path:
+        """Where the package goes."""
+        return self.out if self.out is not None else Path("build") / self.target
+
+
+@dataclass(frozen=True)
+class Survey:
+    """All architectures: what they promise, what they are predicted to cost, who can be afforded.
+
+    Arrays have one entry an architecture, in the search space's order.
+    """
+
+    names: tuple[str, ...]
+    leaderboard: Leaderboard
+    memory: dict[str, NDArray[np.int64]]  # flash_bytes, ram_bytes, stack_bytes, total_bytes
+    cycles: NDArray[np.float64]  # cold caches, P = 2
+    us: NDArray[np.float64]
+    affordable: Affordable
+    weights_in: str
+
+
+def compile_policy(request: Request, progress: Progress | None = None) -> Package:
+    """Choose, build, verify and package a policy.
+
+    Raises CompileError, HyperPPOError or TargetError, and then nothing was written.
+    """
+    progress = progress or Progress()
+    target, run = load(request, progress)
+    with staging(request.out_path) as folder:
+        survey = enumerate_costs(request, run, target, progress)
+        order = choose(request, run, survey, progress)
+        index, candidate, rejected = first_that_holds(
+            request, run, target, survey, order, folder, progress
+        )
+        with progress.stage("package") as found:
+            facts = manifest(request, run, target, survey, rejected, index, candidate)
+            write_reports(folder, facts, survey, index, candidate)
+            complete = write_manifest(folder, facts)
+            found.append(f"{len(complete['hashes']['files'])} files in {request.out_path}")
+    return Package(request.out_path, complete)
+
+
+def load(request: Request, progress: Progress) -> tuple[Target, Run]:
+    """The target and the run."""
+    from targets.target import load_target
+
+    target = load_target(request.target)
+    with progress.stage("load") as found:
+        from hyperppo.checkpoint import load_run
+
+        run = load_run(request.run if request.run is not None else shipped_run(request.target))
+        found.append(f"run {run.path.name} ({run.task}), checkpoint {run.checkpoint_sha256[:12]}")
+    return target, run
+
+
+def shipped_run(target: str) -> Path:
+    """The run that comes with the project for a target."""
+    from hyperppo.pretrained import path
+
+    return path(target)
+
+
+def enumerate_costs(request: Request, run: Run, target: Target, progress: Progress) -> Survey:
+    """Predict every architecture's memory and time, and compare with the budget."""
+    from hyperppo.space import format_architecture
+    from targets.cycles import predict_cycles
+    from targets.memory import predict_memory
+
+    with progress.stage("filter") as found:
+        space = run.space
+        weights_in = request.weights_in or target.weights_in
+        table = (space.table, space.obs_dim, space.act_dim, weights_in)
+        memory = predict_memory(target, PRECISION, *table)
+        cycles = predict_cycles(target, PRECISION, *table)
+        us = cycles / target.clock_hz * 1e6
+        costs = Costs(memory["total_bytes"], memory["flash_bytes"], memory["ram_bytes"], us)
+        affordable = within(costs, request.budget, target)
+        over = ", ".join(f"{count} over on {name}" for name, count in affordable.over.items())
+        found.append(f"{affordable.mask.sum()} of {len(space)} fit; {over}")
+        names = tuple(format_architecture(a) for a in space.architectures)
+        return Survey(names, run.leaderboard(), memory, cycles, us, affordable, weights_in)
+
+
+def choose(request: Request, run: Run, survey: Survey, progress: Progress) -> NDArray[np.int64]:
+    """Indices of the architectures to try, the best first. CompileError when nothing fits."""
+    affordable = survey.affordable
+    with progress.stage("choose") as found:
+        if request.architecture is not None:
+            index = run.space.index(request.architecture)
+            if not affordable.mask[index]:
+                raise CompileError(
+                    f"architecture {survey.names[index]} does not fit: it "
+                    f"{why_over(affordable.limits, index)}"
+                )
+            order = np.array([index])
+        elif not affordable.mask.any():
+            raise CompileError(smallest_that_would(affordable.limits, survey.names))
+        else:
+            cost = survey.memory["total_bytes"].astype(np.float64)
+            returns = survey.leaderboard.return_mean
+            order = ranking(returns, cost, affordable.mask, request.at_least)
+        best = int(order[0])
+        found.append(
+            f"{survey.names[best]}, return {survey.leaderboard.return_mean[best]:.4g}, predicted "
+            f"{survey.memory['total_bytes'][best]} B, {survey.us[best]:.1f} us"
+        )
+    return order
+
+
+def first_that_holds(
+    request: Request,
+    run: Run,
+    target: Target,
+    survey: Survey,
+    order: NDArray[np.int64],
+    folder: Path,
+    progress: Progress,
+) -> tuple[int, Candidate, list[dict[str, str]]]:
+    """The first candidate whose compiled size and emulated time are within the budget, too.
+
+    Returns its index, itself, and those that were dropped with the reason.
+    """
+    rejected: list[dict[str, str]] = []
+    for index in map(int, order[:TRIES]):
+        architecture = run.space.architectures[index]
+        candidate = build_candidate(
+            run, architecture, target, survey.weights_in, request.seed, folder, progress
+        )
+        why = over_in_truth(candidate.on_target, request, target)
+        if not why:
+            return index, candidate, rejected
+        rejected.append({"architecture": survey.names[index], "why": why})
+        with progress.stage("dropped") as found:
+            found.append(f"{survey.names[index]} {why}")
+        shutil.rmtree(folder)
+        folder.mkdir()
+    last = rejected[-1]
+    raise CompileError(
+        f"no candidate holds the budget once compiled; the last, {last['architecture']}, "
+        f"{last['why']}"
+    )
+
+
+def over_in_truth(on_target: OnTarget | None, request: Request, target: Target) -> str:
+    """Why a compiled candidate is over budget; empty when it is not, or was not compiled."""
+    if on_target is None:
+        return ""
+    sizes = on_target.sizes
+    costs = Costs(
+        np.array([sizes.total]),
+        np.array([sizes.flash]),
+        np.array([sizes.ram]),
+        np.array([on_target.us(target)]),
+    )
+    return why_over(within(costs, request.budget, target).limits, 0)
+
+
+def write_reports(
+    folder: Path,
+    facts: dict[str, Any],
+    survey: Survey,
+    index: int,
+    candidate: Candidate,
+) -> None:
+    """The Pareto picture and the report, both for people."""
+    from compile.pareto import draw_pareto
+    from compile.report import write_report
+
+    draw_pareto(folder / "pareto.png", facts, survey, index)
+    write_report(folder / "report.html", facts, survey, index, candidate)
