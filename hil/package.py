@@ -1,4 +1,4 @@
-"""What this room takes from a package: the recorded inferences, the image, and who it says it is."""
+"""What this room takes from a package: the recorded inferences, the image and its identity."""
 
 from __future__ import annotations
 

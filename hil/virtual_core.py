@@ -35,9 +35,7 @@ class VirtualCore:
     `on_failure` is told, from the core's thread, when the image faults; the core then stops.
     """
 
-    def __init__(
-        self, elf: Path, target_name: str, on_failure: Callable[[str], None]
-    ) -> None:
+    def __init__(self, elf: Path, target_name: str, on_failure: Callable[[str], None]) -> None:
         from targets.emulator import Emulator
         from targets.errors import TargetError
         from targets.target import load_target

@@ -47,9 +47,7 @@ class VirtualCrazyflie:
             self._socket.close()
             raise
         self._logs = log_blocks.LogBlocks(LOG_VARIABLES, self._core.value, time.monotonic())
-        self._log_toc = toc.log_toc(
-            LOG_VARIABLES, log_blocks.MAX_BLOCKS, log_blocks.MAX_VARIABLES
-        )
+        self._log_toc = toc.log_toc(LOG_VARIABLES, log_blocks.MAX_BLOCKS, log_blocks.MAX_VARIABLES)
         self._param_toc = toc.param_toc(PARAMETERS)
         self._log_client: Address | None = None
 
@@ -111,9 +109,7 @@ class VirtualCrazyflie:
                 self._send(Packet(Port.CONSOLE, 0, b"HyperPPO virtual device\n"), sender)
         elif packet.port == Port.PLATFORM:
             if packet.channel == APP_CHANNEL:
-                self._core.handle(
-                    packet.data, lambda data: self._send(packet.reply(data), sender)
-                )
+                self._core.handle(packet.data, lambda data: self._send(packet.reply(data), sender))
             else:
                 reply = _platform(packet)
         elif packet.port == Port.MEM:

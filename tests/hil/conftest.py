@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from compile.package import add_crazyflie_app, write_manifest
 
+from compile.package import add_crazyflie_app, write_manifest
 from hil.virtual_crazyflie import VirtualCrazyflie
 from targets.target import load_target
 from targets.toolchain import link_image

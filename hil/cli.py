@@ -1,0 +1,97 @@
+"""The `hyperppo-hil` command."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    no_args_is_help=True,
+    help="Run a compiled policy on a device, real or virtual, and report its latency.",
+)
+
+PackageArgument = Annotated[Path, typer.Argument(help="Folder that hyperppo-compile wrote.")]
+
+
+@app.command(epilog="Example: hyperppo-hil run build/crazyflie21 --uri radio://0/80/2M/E7E7E7E7E7")
+def run(
+    package: PackageArgument,
+    uri: Annotated[
+        str,
+        typer.Option(help="`virtual`, or where cflib finds the device: radio://, usb://0, udp://."),
+    ] = "virtual",
+    inferences: Annotated[
+        int, typer.Option(min=1, help="Recorded observations to run, over again if too few.")
+    ] = 1000,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the report; by default the package itself.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+) -> None:
+    """Self-test, recorded inferences, free running: latency.json and latency.html.
+
+    Exit code 0 when every check holds, 1 when one does not, 2 on bad input.
+    """
+    from hil import harness
+    from hil.package import open_package
+    from hil.progress import show_progress
+    from hil.report import build_report, write_report
+
+    opened = open_package(package)
+    with show_progress() as progress, harness.device_uri(uri, opened) as address:
+        measured = harness.measure(opened, address, inferences, progress)
+    report = build_report(opened, measured, inferences)
+    data, page = write_report(report, out or package)
+    if as_json:
+        print(json.dumps(report, indent=1))
+    else:
+        from hil.progress import print_summary
+
+        print_summary(report, data, page)
+    raise typer.Exit(0 if report["passed"] else 1)
+
+
+@app.command(epilog="Example: hyperppo-hil serve build/crazyflie21 --port 19850")
+def serve(
+    package: PackageArgument,
+    port: Annotated[int, typer.Option(help="UDP port; 0 takes a free one.")] = 19850,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; 0.0.0.0 opens it to the network.")
+    ] = "127.0.0.1",
+    as_json: Annotated[bool, typer.Option("--json", help="Print the address as JSON.")] = False,
+) -> None:
+    """A virtual Crazyflie for any cflib client, until Ctrl-C."""
+    from hil.package import open_package
+    from hil.virtual_crazyflie import VirtualCrazyflie
+
+    opened = open_package(package)
+    device = VirtualCrazyflie(opened.elf, opened.target_name, host=host, port=port)
+    if as_json:
+        print(json.dumps({"uri": device.uri, "host": host, "port": device.address[1]}), flush=True)
+    else:
+        print(f"virtual Crazyflie at {device.uri} (Ctrl-C ends it)", flush=True)
+    try:
+        device.serve()
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+
+
+def main() -> None:
+    """Entry point: errors meant for the user become one line and exit code 2."""
+    from hil.errors import HilError
+
+    try:
+        app()
+    except HilError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()
