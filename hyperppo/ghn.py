@@ -10,8 +10,9 @@ GHN-2, Knyazev et al. 2021, for the passes and the cutting of one largest weight
 from __future__ import annotations
 
 import math
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +27,51 @@ KINDS = ("input", "hidden", "output")
 _FEATURES = 2 + len(KINDS) + 2
 
 
+Shape = tuple[int, int, int]
+"""(fan_in, fan_out, n): n layers of one shape, neighbours in a list of layers."""
+
+
+class _Mix(torch.autograd.Function):
+    """Layers from shared bases: each its coefficients times the bases, cut to its shape.
+
+    Written by hand because autograd would build a full-size gradient for every cut.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, coefficients: Tensor, bases: Tensor, shapes: Sequence[Shape]
+    ) -> tuple[Tensor, ...]:
+        """Coefficients (sum n, K), bases (K, fan_out, fan_in) -> sum n weights."""
+        layers: list[Tensor] = []
+        cuts = []
+        start = 0
+        for fan_in, fan_out, n in shapes:
+            cut = bases[:, :fan_out, :fan_in].reshape(len(bases), -1)
+            mixed = coefficients[start : start + n] @ cut
+            layers += mixed.view(n, fan_out, fan_in).unbind()
+            cuts.append(cut)
+            start += n
+        ctx.save_for_backward(coefficients, *cuts)
+        ctx.shapes, ctx.bases_shape = shapes, bases.shape
+        return tuple(layers)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None]:
+        """Gradients of the coefficients and, summed over all cuts in place, of the bases."""
+        coefficients, *cuts = ctx.saved_tensors
+        to_coefficients = torch.empty_like(coefficients)
+        to_bases = coefficients.new_zeros(ctx.bases_shape)
+        start = 0
+        for (fan_in, fan_out, n), cut in zip(ctx.shapes, cuts, strict=True):
+            rows = slice(start, start + n)
+            gradient = torch.stack(gradients[rows]).view(n, -1)
+            torch.mm(gradient, cut.t(), out=to_coefficients[rows])
+            summed = (coefficients[rows].t() @ gradient).view(-1, fan_out, fan_in)
+            to_bases[:, :fan_out, :fan_in] += summed
+            start += n
+        return to_coefficients, to_bases, None
+
+
 class Bases(nn.Module):
     """The shared bases of one layer kind: `count` weights and biases of its largest shape."""
 
@@ -35,13 +81,13 @@ class Bases(nn.Module):
         self.bias = nn.Parameter(torch.zeros(count, fan_out))
 
     def forward(
-        self, coefficients: Tensor, fan_in: int, fan_out: int, scale: float
-    ) -> tuple[Tensor, Tensor]:
-        """Mix for n layers of one shape: (n, fan_out, fan_in) and (n, fan_out)."""
-        count = coefficients.shape[1]
-        weight = self.weight[:, :fan_out, :fan_in].reshape(count, -1)
-        mixed = (coefficients * scale) @ weight
-        return mixed.view(-1, fan_out, fan_in), coefficients @ self.bias[:, :fan_out]
+        self, coefficients: Tensor, scales: Tensor, shapes: Sequence[Shape]
+    ) -> list[tuple[Tensor, Tensor]]:
+        """Mix layers: coefficients (sum n, K) and weight scales (sum n,), grouped by shape."""
+        weights = _Mix.apply(coefficients * scales[:, None], self.weight, shapes)
+        biases = (coefficients @ self.bias).unbind()
+        fan_outs = [fan_out for _, fan_out, n in shapes for _ in range(n)]
+        return [(w, b[:o]) for w, b, o in zip(weights, biases, fan_outs, strict=True)]
 
 
 class GHN(nn.Module):
@@ -131,24 +177,28 @@ class GHN(nn.Module):
         normalised: Tensor = self.norm(both)
         return normalised
 
-    def _decode(
-        self, architectures: Sequence[Architecture], coefficients: Tensor
-    ) -> list[Weights]:
-        """Mix the bases, one product for all layers of the same kind and shape."""
-        shapes: dict[tuple[str, int, int], list[tuple[int, int]]] = defaultdict(list)
+    def _decode(self, architectures: Sequence[Architecture], coefficients: Tensor) -> list[Weights]:
+        """Mix the bases: all layers of a kind together, one product for those of equal shape."""
+        gain, output_scale = self.config.gain, self.config.output_scale
+        policies: list[Weights] = [[] for _ in architectures]
+        members: dict[str, list[tuple[int, int, int, int]]] = {kind: [] for kind in KINDS}
         for m, architecture in enumerate(architectures):
             sizes = self.space.layer_sizes(architecture)
+            policies[m] = [None] * len(sizes)  # type: ignore[list-item]
             for place, (fan_in, fan_out) in enumerate(sizes):
-                shapes[_kind(place, len(sizes)), fan_in, fan_out].append((m, place))
-        policies: list[Weights] = [[None] * (len(a) + 1) for a in architectures]  # type: ignore[list-item]
-        for (kind, fan_in, fan_out), members in shapes.items():
-            which, places = zip(*members, strict=True)
-            scale = math.sqrt(self.config.gain / fan_in)
-            if kind == "output":
-                scale *= self.config.output_scale
-            weight, bias = self.bases[kind](coefficients[which, places], fan_in, fan_out, scale)
-            for i, (m, place) in enumerate(members):
-                policies[m][place] = (weight[i], bias[i])
+                members[_kind(place, len(sizes))].append((fan_in, fan_out, m, place))
+        for kind, layers in members.items():
+            if not layers:
+                continue
+            layers.sort()
+            counts = Counter((fan_in, fan_out) for fan_in, fan_out, _, _ in layers)
+            shapes = [(fan_in, fan_out, n) for (fan_in, fan_out), n in counts.items()]
+            rows = [m * coefficients.shape[1] + place for _, _, m, place in layers]
+            scale = [math.sqrt(gain / fan_in) for fan_in, _, _, _ in layers]
+            scales = coefficients.new_tensor(scale) * (output_scale if kind == "output" else 1.0)
+            mixed = self.bases[kind](coefficients.flatten(0, 1)[rows], scales, shapes)
+            for (_, _, m, place), layer in zip(layers, mixed, strict=True):
+                policies[m][place] = layer
         return policies
 
 

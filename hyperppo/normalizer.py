@@ -21,8 +21,8 @@ class RunningNorm(nn.Module):
 
     @property
     def std(self) -> Tensor:
-        """Standard deviation (features,) float64, kept away from 0."""
-        return (self.var + 1e-8).sqrt()
+        """Standard deviation (features,) float64, kept away from 0 (a feature may be constant)."""
+        return self.var.sqrt().clamp(min=1e-3)
 
     def update(self, batch: Tensor) -> None:
         """Merge a batch (n, features)."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,18 +15,63 @@ from hyperppo.ghn import GHN, DirectWeights, Weights
 from hyperppo.space import Architecture, SearchSpace
 
 
+class _Forward(torch.autograd.Function):
+    """All networks of a meta-batch as one node of the autograd graph.
+
+    Small networks are bound by the bookkeeping of each operation: by hand, a layer costs one
+    product forward and two back, and nothing else.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, observation: Tensor, slope: float, depths: Sequence[int], *parameters: Tensor
+    ) -> Tensor:
+        """Means (M, B, act_dim); `parameters` are weight, bias of each layer, policy by policy."""
+        means, saved = [], []
+        layers = iter(zip(parameters[::2], parameters[1::2], strict=True))
+        for m, depth in enumerate(depths):
+            x = observation[m]
+            for place in range(depth):
+                weight, bias = next(layers)
+                saved.append(x)
+                x = torch.addmm(bias, x, weight.t())
+                if place < depth - 1:
+                    x = F.leaky_relu_(x, slope)
+            means.append(x)
+        ctx.save_for_backward(*saved, *parameters[::2])
+        ctx.slope, ctx.depths = slope, depths
+        return torch.stack(means)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        """Gradients of the parameters; observations get none."""
+        count = sum(ctx.depths)
+        inputs, weights = ctx.saved_tensors[:count], ctx.saved_tensors[count:]
+        gradients: list[Tensor | None] = [None] * (2 * count)
+        end = 0
+        for m, depth in enumerate(ctx.depths):
+            start, end = end, end + depth
+            g = gradient[m]
+            for i in range(end - 1, start - 1, -1):
+                gradients[2 * i] = g.t() @ inputs[i]
+                gradients[2 * i + 1] = g.sum(0)
+                if i > start:
+                    g = g @ weights[i]
+                    # The sign of a leaky ReLU's result is that of its input.
+                    g = torch.ops.aten.leaky_relu_backward(g, inputs[i], ctx.slope, True)
+        return None, None, None, *gradients
+
+
 def forward_mean(policies: Sequence[Weights], observation: Tensor, slope: float) -> Tensor:
     """Mean actions (M, B, act_dim) of M policies on normalised observations (M, B, obs_dim).
 
     A loop over the networks beats padded batched products about nine times on a CPU, because most
     of a padded product is padding.
     """
-    means = []
-    for weights, x in zip(policies, observation.unbind(0), strict=True):
-        for weight, bias in weights[:-1]:
-            x = F.leaky_relu(F.linear(x, weight, bias), slope)
-        means.append(F.linear(x, *weights[-1]))
-    return torch.stack(means)
+    parameters = [tensor for weights in policies for layer in weights for tensor in layer]
+    depths = [len(weights) for weights in policies]
+    means: Tensor = _Forward.apply(observation, slope, depths, *parameters)  # type: ignore[no-untyped-call]
+    return means
 
 
 def log_prob(action: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:

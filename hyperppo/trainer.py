@@ -89,10 +89,16 @@ class Trainer:
 
     def collect(self, architectures: list[Architecture]) -> Rollout:
         """Estimate the policies once and let each act in its own environments."""
+        if self.iteration == 0:  # the first statistics come from a rollout that is thrown away
+            self.observation_norm.update(self._act(architectures).raw_observation.flatten(0, 1))
+        rollout = self._act(architectures)
+        self.observation_norm.update(rollout.raw_observation.flatten(0, 1))
+        self.critic_norm.update(rollout.critic_input[:-1].flatten(0, 1))
+        return rollout
+
+    def _act(self, architectures: list[Architecture]) -> Rollout:
         with torch.no_grad():
             policies, log_std = self.policy(architectures)
-        if self.iteration == 0:
-            self.observation_norm.update(self.where[0].t())
         rollout, self.where = collect(
             self.env,
             self.where,
@@ -103,8 +109,6 @@ class Trainer:
             self.config.ppo.rollout,
             self.action_generator,
         )
-        self.observation_norm.update(rollout.raw_observation.flatten(0, 1))
-        self.critic_norm.update(rollout.critic_input[:-1].flatten(0, 1))
         return rollout
 
     @torch.no_grad()
