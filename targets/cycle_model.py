@@ -165,6 +165,13 @@ def describe_block(instructions: Sequence[Any], timing: CoreTiming) -> Block:
     return Block(end, total, len(instructions), tuple(lines.items()), before)
 
 
+def skip_savings(group: Sequence[Any], timing: CoreTiming) -> tuple[tuple[int, int], ...]:
+    """(condition, cycles) of instructions under an IT: what skipping one saves (it costs 1)."""
+    previous = [None, *group[:-1]]
+    costs = (instruction_cycles(i, p, timing) for p, i in zip(previous, group, strict=True))
+    return tuple((i.cc, cost - 1) for i, cost in zip(group, costs, strict=True) if cost > 1)
+
+
 def describe_load(instruction: Any) -> Load | None:
     """Where the load reads, or None for loads through SP (never in flash)."""
     name: str = instruction.mnemonic
@@ -212,7 +219,7 @@ class FlashAccelerator:
 
     def __init__(self, timing: CoreTiming, wait_states: int) -> None:
         self._wait = wait_states
-        self._instruction_lines = timing.instruction_lines
+        self.instruction_lines = timing.instruction_lines
         self._data_lines = timing.data_lines
         self._line_bytes = timing.cache_line_bytes
         self._prefetch = timing.prefetch
@@ -240,7 +247,7 @@ class FlashAccelerator:
                 if self._prefetch and line == self._line + 1:
                     wait = max(0, wait - self._spent)
                 stall += wait
-                if len(code) >= self._instruction_lines:
+                if len(code) >= self.instruction_lines:
                     del code[next(iter(code))]
             code[line] = None
             self._line = line

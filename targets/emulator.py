@@ -15,13 +15,12 @@ from typing import Any
 
 import unicorn
 from capstone import arm
-from elftools.elf.elffile import ELFFile
-from elftools.elf.sections import SymbolTableSection
 from unicorn import arm_const as uc_arm
 
 from targets import cycle_model
 from targets.cycle_model import Block, FlashAccelerator, Load
 from targets.errors import TargetError
+from targets.image import read_image
 from targets.target import Target
 
 uc: Any = unicorn  # its own annotations are partial
@@ -64,7 +63,7 @@ class Emulator:
         self._refill = target.timing.taken_branch_max if taken_branch is None else taken_branch
         self._limit = instruction_limit
         self._flash = target.memories["flash"]
-        self._image = _read_image(self.elf)
+        self._image = read_image(self.elf)
         self.symbols: dict[str, int] = self._image.symbols
         for needed in ("Reset_Handler", "main", "_stack_top"):
             if needed not in self.symbols:
@@ -190,7 +189,7 @@ class Emulator:
         block = self._blocks.get(address)
         if block is None or block.end != address + size:
             block = self._describe(address, size)
-        if block is not self._block:
+        if block is not self._block or len(block.lines) > self._accelerator.instruction_lines:
             self.cycles += self._accelerator.fetch(block.lines)
             self._block = block
         self.cycles += block.cycles
@@ -236,30 +235,23 @@ class Emulator:
 
     def _find_hooked(self) -> Iterator[int]:
         """Addresses of loads that may read flash, and of IT instructions over costly ones."""
-        timing = self.target.timing
         lite = cycle_model.disassembler(detail=False)
+        governed: dict[int, Any] = {}  # instructions under an IT, which know their condition
         for start, code in self._image.code:
             for address, size, mnemonic, operands in lite.disasm_lite(code, start):
-                offset = address - start
-                if cycle_model.is_load(mnemonic) and "[sp" not in operands:
-                    if mnemonic.startswith(("pop", "vpop")):
-                        continue
-                    # An instruction in an IT block is decoded alone: its condition is its suffix.
-                    instruction = next(self._decoder.disasm(code[offset : offset + size], address))
-                    self._loads[address] = cycle_model.describe_load(instruction)
-                    yield address
-                elif mnemonic.startswith("it"):
-                    group = list(
-                        self._decoder.disasm(code[offset : offset + 18], address, len(mnemonic))
-                    )[1:]
-                    costs = (
-                        (i.cc, cycle_model.instruction_cycles(i, p, timing) - 1)
-                        for p, i in zip([None, *group], group, strict=False)
-                    )
-                    skips = tuple((condition, extra) for condition, extra in costs if extra > 0)
-                    if skips:
-                        self._skips[address] = skips
+                rest = code[address - start :]
+                if mnemonic.startswith("it"):
+                    group = list(self._decoder.disasm(rest[:18], address, len(mnemonic)))[1:]
+                    governed |= {instruction.address: instruction for instruction in group}
+                    self._skips[address] = cycle_model.skip_savings(group, self.target.timing)
+                    if self._skips[address]:
                         yield address
+                elif cycle_model.is_load(mnemonic) and "[sp" not in operands:
+                    decoded = governed.get(address)
+                    if decoded is None:
+                        decoded = next(self._decoder.disasm(rest[:size], address))
+                    self._loads[address] = cycle_model.describe_load(decoded)
+                    yield address
 
     # Memory-mapped registers.
 
@@ -307,53 +299,3 @@ class Emulator:
 
 def _ignore_write(_uc: Any, _offset: int, _size: int, _value: int, _: object) -> None:
     return
-
-
-class _Image:
-    """What the emulator takes from an ELF file."""
-
-    def __init__(self, elf: ELFFile) -> None:
-        self.segments: list[tuple[int, bytes]] = [
-            (segment["p_paddr"], segment.data())
-            for segment in elf.iter_segments("PT_LOAD")
-            if segment["p_filesz"]
-        ]
-        self.symbols: dict[str, int] = {}
-        self.functions: dict[str, int] = {}
-        self.code: list[tuple[int, bytes]] = []  # runs of Thumb instructions, literals left out
-        tables = [s for s in elf.iter_sections() if isinstance(s, SymbolTableSection)]
-        marks: list[tuple[int, bool]] = []  # ELF for the Arm Architecture 5.5.5: $t code, $d data
-        for symbol in (s for table in tables for s in table.iter_symbols()):
-            kind, value = symbol["st_info"]["type"], symbol["st_value"]
-            if symbol.name.startswith(("$t", "$d")):
-                marks.append((value, symbol.name.startswith("$t")))
-            elif symbol.name and kind == "STT_FUNC":
-                self.functions[symbol.name] = self.symbols[symbol.name] = value & ~1
-            elif symbol.name and kind in ("STT_OBJECT", "STT_NOTYPE"):
-                self.symbols[symbol.name] = value
-        marks.sort()
-        for section in elf.iter_sections():
-            if section["sh_flags"] & 4 and section["sh_type"] == "SHT_PROGBITS":  # SHF_EXECINSTR
-                self._collect_code(section["sh_addr"], section.data(), marks)
-
-    def _collect_code(self, origin: int, data: bytes, marks: list[tuple[int, bool]]) -> None:
-        end = origin + len(data)
-        inside = [mark for mark in marks if origin <= mark[0] < end]
-        for (start, is_code), (stop, _) in zip(inside, [*inside[1:], (end, False)], strict=True):
-            if is_code and stop > start:
-                self.code.append((start, data[start - origin : stop - origin]))
-
-
-def _read_image(path: Path) -> _Image:
-    try:
-        with path.open("rb") as stream:
-            elf = ELFFile(stream)
-            if elf["e_machine"] != "EM_ARM":
-                raise TargetError(f"{path}: not an ARM image")
-            return _Image(elf)
-    except FileNotFoundError:
-        raise TargetError(f"{path}: no such file") from None
-    except TargetError:
-        raise
-    except Exception as error:  # pyelftools raises many kinds on damaged files
-        raise TargetError(f"{path}: not a readable ELF file ({error})") from None
