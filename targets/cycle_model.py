@@ -185,8 +185,12 @@ def describe_load(instruction: Any) -> Load | None:
         load = Load(base, None, 0, offset, size, instruction.cc)
     else:
         memory = next(o for o in operands if o.type == arm.ARM_OP_MEM)
-        size = 1 if name.startswith("ldrb") or name.startswith("ldrsb") else 4
-        if name.startswith("ldrd") or (name.startswith("vldr") and _writes_double(instruction)):
+        size = 4
+        if name.startswith(("ldrb", "ldrsb")):
+            size = 1
+        elif name.startswith(("ldrh", "ldrsh")):
+            size = 2
+        elif name.startswith("ldrd") or (name.startswith("vldr") and _writes_double(instruction)):
             size = 8
         index = memory.mem.index or None
         base, offset = memory.mem.base, memory.mem.disp

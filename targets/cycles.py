@@ -2,9 +2,10 @@
 
     cycles = fixed + sum over layers(layer
              + panels8 * (panel8 + panel8_block * (k div 8) + panel8_input * (k mod 8))
-             + panels4 * (panel4 + panel4_block * (k div 8) + panel4_input * (k mod 8)))
+             + panels4 * (panel4 + panel4_block * (k div 4) + panel4_input * (k mod 4)
+                          + panel4_loop * (k div 4, where that is a loop)))
 
-with k the layer's inputs: the shape of the kernels' loops, which run over eight inputs at a time.
+with k the layer's inputs: the shape of the kernels' loops, which take eight or four inputs a turn.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ TERMS = (
     "panel4",
     "panel4_block",
     "panel4_input",
+    "panel4_loop",
 )
 
 
@@ -78,16 +80,16 @@ def fitted(target: Target, precision: str, weights_in: str) -> dict[str, float]:
 
 def _features(layers: shapes.Layers) -> Floats:
     """(n, len(TERMS)): what each constant is multiplied by."""
-    blocks, inputs = layers.inputs // 8, layers.inputs % 8
-    eight, four = layers.panels8, layers.panels4
+    k, eight, four = layers.inputs, layers.panels8, layers.panels4
     columns = [
         layers.present,
         eight,
-        eight * blocks,
-        eight * inputs,
+        eight * (k // 8),
+        eight * (k % 8),
         four,
-        four * blocks,
-        four * inputs,
+        four * (k // 4),
+        four * (k % 4),
+        four * (k // 4) * (k >= shapes.UNROLLED_BELOW),
     ]
     sums = [column.sum(axis=1) for column in columns]
     return np.stack([np.ones_like(sums[0]), *sums], axis=1).astype(np.float64)

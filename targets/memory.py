@@ -21,8 +21,18 @@ from targets.shapes import Integers
 from targets.target import Target
 
 BYTES_PER_WEIGHT = {"f32": 4}
-# A kernel that one layer alone uses is inlined there: "once" and "often" are different code.
-CODE_TERMS = ("fixed", "layer", "dense8", "dense8_often", "dense4", "dense4_often")
+# The eight-row kernel is one function, called by each layer; the four-row kernel is inlined in
+# each, with its inputs unrolled where they are few.
+CODE_TERMS = (
+    "fixed",
+    "layer",
+    "dense8",
+    "dense8_call",
+    "dense4_call",
+    "dense4_block",
+    "dense4_two",
+    "dense4_one",
+)
 
 
 class Sizes(Protocol):
@@ -100,7 +110,17 @@ def _buffers(precision: str, layers: shapes.Layers) -> Integers:
 
 
 def _code_features(layers: shapes.Layers) -> NDArray[np.float64]:
-    eights, fours = (layers.panels8 > 0).sum(axis=1), (layers.panels4 > 0).sum(axis=1)
-    depth = layers.present.sum(axis=1)
-    columns = [np.ones_like(depth), depth, eights > 0, eights > 1, fours > 0, fours > 1]
+    k, four = layers.inputs, layers.panels4
+    calls8 = (layers.panels8 > 0).sum(axis=1)
+    blocks = np.where(k < shapes.UNROLLED_BELOW, k // 4, 1)
+    columns = [
+        np.ones_like(calls8),
+        layers.present.sum(axis=1),
+        calls8 > 0,
+        calls8,
+        four.sum(axis=1),
+        (four * blocks).sum(axis=1),
+        (four * (k % 4 // 2)).sum(axis=1),
+        (four * (k % 2)).sum(axis=1),
+    ]
     return np.stack(columns, axis=1).astype(np.float64)

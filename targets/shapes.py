@@ -17,6 +17,7 @@ from targets.errors import TargetError
 Integers = NDArray[np.int64]
 
 PRECISIONS = ("f32",)
+UNROLLED_BELOW = 24  # inputs: a shorter panel of four rows has no loop (dense4_f32.c)
 
 
 @dataclasses.dataclass(frozen=True)

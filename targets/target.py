@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import tomllib
 from collections.abc import Mapping
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +56,7 @@ class Target:
 
 def targets_folder() -> Path:
     """The folder that holds one TOML file a target."""
-    return Path(str(resources.files("targets")))
+    return Path(__file__).parent
 
 
 def known_targets() -> tuple[str, ...]:

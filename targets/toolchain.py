@@ -208,5 +208,5 @@ def _compile(command: Sequence[str]) -> None:
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     if result.returncode:
         lines = result.stderr.splitlines()
-        complaint = next((line for line in lines if "error" in line.lower()), lines[-1:] or "")
+        complaint = next((line for line in lines if "error:" in line), lines[-1:] or "")
         raise TargetError(f"{Path(command[0]).name} failed: {complaint}")
