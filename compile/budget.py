@@ -46,14 +46,9 @@ class Limit:
     need: NDArray[np.float64]  # (n,) in the cap's unit; time includes the safety margin
     source: str  # the option that sets it, or "the target"
 
-    @property
-    def unit(self) -> str:
-        """B or us."""
-        return "us" if self.name == "cycles" else "B"
-
     def show(self, value: float) -> str:
         """A figure of this resource as a person reads it."""
-        return f"{value:.0f} us" if self.name == "cycles" else f"{value / KIB:.1f} KiB"
+        return f"{value:.0f} µs" if self.name == "cycles" else f"{value / KIB:.1f} KiB"
 
 
 @dataclass(frozen=True)

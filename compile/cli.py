@@ -142,12 +142,11 @@ def show(package: Package) -> None:
     console.print(table)
     choice, numerics = facts["choice"], facts["numerics"]
     errors = [value for name, value in numerics.items() if "_vs_" in name and value is not None]
-    metrics = [
-        f", {name} {value:.3g}" for name, value in choice["metrics"].items() if value is not None
-    ]
+    worth = {"return": choice["return_mean"], **choice["metrics"]}
+    known = [f"{name} {value:.4g}" for name, value in worth.items() if value is not None]
     console.print(
-        f"{choice['affordable']} of {choice['considered']} architectures fit; this one returns "
-        f"{choice['return_mean']:.4g} +- {choice['return_stderr']:.2g}{''.join(metrics)}"
+        f"{choice['affordable']} of {choice['considered']} architectures fit; this one: "
+        f"{', '.join(known) or 'not evaluated'}"
     )
     console.print(
         f"all {len(errors) + 1} forms agree within {max(errors):.1e} on {numerics['observations']} "

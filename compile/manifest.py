@@ -118,8 +118,8 @@ def cost_rows(facts: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     rows.append(
         (
             "one inference (model)",
-            f"{cycles['us']:.1f} us",
-            f"{emulated['us_p2']:.1f} us +-{emulated['band']:.0%}" if emulated else "-",
+            f"{cycles['us']:.1f} µs",
+            f"{emulated['us_p2']:.1f} µs ± {emulated['band']:.0%}" if emulated else "-",
         )
     )
     return rows

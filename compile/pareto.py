@@ -18,6 +18,7 @@ DOTS, FRONT, CHOICE, LIMIT = "#b8c4d0", "#1f6fb2", "#d1495b", "#5c6770"
 def draw_pareto(path: Path, facts: dict[str, Any], survey: Survey, index: int) -> None:
     """Write the picture: all architectures, the front, the budget's limits, the choice."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import FuncFormatter
 
     figure = Figure(figsize=(11, 4.6), dpi=110, layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
@@ -27,7 +28,7 @@ def draw_pareto(path: Path, facts: dict[str, Any], survey: Survey, index: int) -
     margin = caps["cycles"].need / survey.us  # the gate's safety factor, the same for all
     panels = [
         (left, survey.memory["total_bytes"] / 1024, "memory, KiB (predicted)", None),
-        (right, survey.us, "one inference, us (cycle model)", caps["cycles"].cap / margin[0]),
+        (right, survey.us, "one inference, µs (cycle model)", caps["cycles"].cap / margin[0]),
     ]
     if "memory" in caps:
         panels[0] = (*panels[0][:3], caps["memory"].cap / 1024)
@@ -38,7 +39,7 @@ def draw_pareto(path: Path, facts: dict[str, Any], survey: Survey, index: int) -
         axes.step(cost[front], returns[front], where="post", color=FRONT, lw=1.2)
         axes.scatter(cost[front], returns[front], s=16, color=FRONT, label="Pareto front", zorder=3)
         if cap is not None:
-            axes.axvline(cap, color=LIMIT, ls="--", lw=1, label="limit")
+            axes.axvline(cap, color=LIMIT, ls="--", lw=1)
         axes.scatter(
             cost[index],
             returns[index],
@@ -50,6 +51,7 @@ def draw_pareto(path: Path, facts: dict[str, Any], survey: Survey, index: int) -
             label=f"choice: {survey.names[index]}",
         )
         axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.set_xlabel(label)
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.25)
@@ -58,10 +60,11 @@ def draw_pareto(path: Path, facts: dict[str, Any], survey: Survey, index: int) -
     pad = 0.06 * (finite.max() - low) or 1.0
     left.set_ylim(low - pad, finite.max() + pad)
     left.set_ylabel("return")
-    right.legend(loc="lower right", fontsize=8, framealpha=0.9)
+    handles, labels = left.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=5, fontsize=9, frameon=False)
     figure.suptitle(
         f"{facts['run']['name']} on {facts['target']['name']}: {len(survey.names)} architectures, "
-        f"{facts['choice']['affordable']} affordable",
+        f"{facts['choice']['affordable']} within all limits (dashed)",
         fontsize=11,
     )
     figure.savefig(path, metadata={"Software": None})

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from compile.pipeline import Survey
 
 WIDTH, HEIGHT = 560, 340  # of a chart, in its own units
-LEFT, RIGHT, TOP, BOTTOM = 58, 16, 14, 46
+LEFT, RIGHT, TOP, BOTTOM = 66, 16, 14, 52
 BUDGETS_KIB = (2, 4, 8, 16, 32, 64, 128, 256)
 
 
@@ -76,7 +76,7 @@ def write_report(
         width=WIDTH,
         height=HEIGHT,
         edges=(LEFT, RIGHT, TOP, BOTTOM),
-        costs=[(name, predicted, real) for name, predicted, real in cost_rows(facts)],
+        costs=cost_rows(facts),
         limits=limits.values(),
         layers=layer_rows(candidate),
         budgets=best_per_budget(survey),
@@ -209,4 +209,4 @@ def linear_ticks(low: float, high: float) -> list[float]:
     power = 10.0 ** np.floor(np.log10(raw))
     step = float(power * min((1, 2, 5, 10), key=lambda s: abs(s * power - raw)))
     first = np.ceil(low / step) * step
-    return [round(float(v), 10) for v in np.arange(first, high, step)]
+    return [round(float(v), 10) + 0.0 for v in np.arange(first, high, step)]  # no -0

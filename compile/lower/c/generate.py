@@ -15,7 +15,7 @@ import hyperppo
 from compile.lower.c.layout import Panel, buffer_sizes, float_literal, lay_out
 from compile.network import Network
 
-_KERNEL_ORDER = ("dense8_f32", "dense4_f32", "tanh_f32")
+_KERNEL_ORDER = ("dense8_f32", "dense4_f32", "tanh_f32", "clip_f32")
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,10 @@ def policy_source(
 ) -> str:
     """policy.c, with the weights in "flash" or "ram" and a core's kernels beside the portable."""
     layouts = lay_out(network)
-    used = frozenset[str]().union(*(layout.kernels for layout in layouts))
+    bounds = _bounds(network)
+    used = {name for layout in layouts for name in layout.kernels} | (
+        {"clip_f32"} if bounds else set()
+    )
     return _render(
         "policy.c.j2",
         title=title,
@@ -77,7 +80,7 @@ def policy_source(
             for name in _KERNEL_ORDER
             if name in used
         ],
-        bounds=_bounds(network),
+        bounds=bounds,
     )
 
 

@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from onnx import TensorProto, helper, numpy_helper
+from torch import nn
+
+from compile.errors import CompileError
+from compile.network import Layer, Network, network_from_torch
+from compile.onnx_graph import export_onnx, network_from_onnx
+from compile.verify import run_onnx, run_torch
+
+MakeNetwork = Callable[..., Network]
+SETTINGS = settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+
+
+def test_forward_is_torch_s() -> None:
+    policy = nn.Sequential(
+        nn.Linear(18, 7), nn.LeakyReLU(0.2), nn.Linear(7, 4), nn.Hardtanh(-1.0, 1.0)
+    )
+    x = np.random.default_rng(0).standard_normal((50, 18)).astype(np.float32)
+    network = network_from_torch(policy)
+    assert network.hidden == (7,)
+    assert (network.obs_dim, network.act_dim, network.params) == (18, 4, 18 * 7 + 7 + 7 * 4 + 4)
+    assert np.abs(network.forward(x) - run_torch(policy, x)).max() < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("modules", "message"),
+    [
+        ([nn.Linear(3, 2), nn.GELU()], "GELU"),
+        ([nn.ReLU(), nn.Linear(3, 2)], "where a Linear layer is expected"),
+        ([nn.Linear(3, 2), nn.ReLU(), nn.Tanh()], "where a Linear layer is expected"),
+        (
+            [nn.Linear(3, 2), nn.LeakyReLU(0.1), nn.Linear(2, 2), nn.LeakyReLU(0.2)],
+            "more than one leaky ReLU slope",
+        ),
+        ([], "no layer"),
+    ],
+)
+def test_unsupported_modules(modules: list[nn.Module], message: str) -> None:
+    with pytest.raises(CompileError, match=message):
+        network_from_torch(nn.Sequential(*modules))
+
+
+def test_network_checks_its_layers(make_network: MakeNetwork) -> None:
+    good = make_network((3,)).layers
+    with pytest.raises(CompileError, match="not a finite number"):
+        Network((Layer("a", np.full((2, 2), np.nan, np.float32), np.zeros(2, np.float32), "relu"),))
+    with pytest.raises(CompileError, match="takes 18 inputs"):
+        Network((good[1], good[0]))
+    with pytest.raises(CompileError, match="supported: leaky_relu"):
+        Network((Layer("a", np.zeros((2, 2), np.float32), np.zeros(2, np.float32), "elu"),))
+
+
+@SETTINGS
+@given(
+    hidden=st.lists(st.integers(1, 40), min_size=1, max_size=4),
+    activation=st.sampled_from(["leaky_relu", "relu", "tanh"]),
+    output=st.sampled_from(["clip", "tanh", "identity"]),
+    slope=st.sampled_from([0.01, 0.2, 0.5]),
+)
+def test_onnx_round_trip(
+    make_network: MakeNetwork,
+    tmp_path: Path,
+    hidden: list[int],
+    activation: str,
+    output: str,
+    slope: float,
+) -> None:
+    network = make_network(hidden, activation=activation, output=output, negative_slope=slope)
+    path = tmp_path / "policy.onnx"
+    export_onnx(network, path, {"task": "quadrotor"})
+    back = network_from_onnx(path)
+    assert [layer.name for layer in back.layers] == [layer.name for layer in network.layers]
+    for layer, other in zip(network.layers, back.layers, strict=True):
+        assert np.array_equal(layer.weight, other.weight)
+        assert np.array_equal(layer.bias, other.bias)
+        assert layer.activation == other.activation
+    if activation == "leaky_relu":
+        assert back.negative_slope == slope
+    x = np.random.default_rng(1).standard_normal((9, 18)).astype(np.float32)
+    assert np.abs(run_onnx(path, x) - network.forward(x)).max() < 2e-6
+
+
+def test_onnx_says_what_it_is(make_network: MakeNetwork, tmp_path: Path) -> None:
+    path = tmp_path / "policy.onnx"
+    export_onnx(make_network((8,)), path, {"architecture": "8"})
+    model = onnx.load(path)
+    assert [node.name for node in model.graph.node] == [
+        "layer_0",
+        "layer_0_leaky_relu",
+        "layer_1",
+        "layer_1_clip",
+    ]
+    assert model.graph.input[0].type.tensor_type.shape.dim[0].dim_param == "batch"
+    assert {p.key: p.value for p in model.metadata_props} == {"architecture": "8"}
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_torch_s_own_export_is_read(tmp_path: Path) -> None:
+    policy = nn.Sequential(nn.Linear(5, 6), nn.Tanh(), nn.Linear(6, 2))
+    path = tmp_path / "policy.onnx"
+    torch.onnx.export(policy, (torch.zeros(1, 5),), str(path), dynamo=False, opset_version=17)
+    x = np.random.default_rng(1).standard_normal((9, 5)).astype(np.float32)
+    assert np.abs(network_from_onnx(path).forward(x) - run_torch(policy, x)).max() < 1e-6
+
+
+def write_model(path: Path, nodes: list[onnx.NodeProto], output: str = "y") -> Path:
+    weights = [
+        numpy_helper.from_array(np.ones((2, 3), np.float32), "w"),
+        numpy_helper.from_array(np.ones(2, np.float32), "b"),
+    ]
+    value = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [value("x", TensorProto.FLOAT, ["n", 3])],
+        [value(output, TensorProto.FLOAT, ["n", 2])],
+        weights,
+    )
+    onnx.save(helper.make_model(graph), str(path))
+    return path
+
+
+GEMM = helper.make_node("Gemm", ["x", "w", "b"], ["h"], name="first", transB=1)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "named"),
+    [
+        ([GEMM, helper.make_node("Softmax", ["h"], ["y"], name="odd")], "'odd' .Softmax."),
+        ([GEMM, helper.make_node("Relu", ["x"], ["y"], name="skip")], "'skip' .* not a chain"),
+        ([helper.make_node("Relu", ["x"], ["y"], name="early")], "'early' .* before a Gemm"),
+        (
+            [helper.make_node("Gemm", ["x", "w", "b"], ["y"], name="scaled", transB=1, alpha=2.0)],
+            "'scaled' .* alpha",
+        ),
+        ([helper.make_node("Gemm", ["x", "w", "x"], ["y"], name="data", transB=1)], "'data' .*"),
+        ([GEMM, helper.make_node("Clip", ["h"], ["y"], name="open")], "'open' .* bounds"),
+    ],
+)
+def test_unsupported_nodes_are_named(
+    tmp_path: Path, nodes: list[onnx.NodeProto], named: str
+) -> None:
+    with pytest.raises(CompileError, match=named):
+        network_from_onnx(write_model(tmp_path / "m.onnx", nodes))
+
+
+def test_not_an_onnx_file(tmp_path: Path) -> None:
+    path = tmp_path / "m.onnx"
+    path.write_bytes(b"\xffnot a model")
+    with pytest.raises(CompileError, match="cannot read"):
+        network_from_onnx(path)
+    with pytest.raises(CompileError, match="cannot read"):
+        network_from_onnx(tmp_path / "none.onnx")
