@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 WIDTH, HEIGHT = 640, 200  # of the drawing, in its own units
-LEFT, BOTTOM, TOP, RIGHT = 52, 24, 8, 8
+LEFT, BOTTOM, TOP, RIGHT = 66, 26, 10, 8
 MOST_BINS = 48
 MOST_POINTS = 1200
 

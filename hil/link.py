@@ -22,7 +22,8 @@ from hil.contract import Command, Floats, Hello, Reply, Result
 from hil.errors import HilError
 
 CONNECT_TIMEOUT_S = 10.0
-FIRST_RESEND_S = 0.5  # well above a radio's round trip; longer once the device is seen to be slow
+FIRST_RESEND_S = 0.5  # until round trips were seen; then three of them, within these bounds
+LEAST_RESEND_S = 0.1
 LAST_RESEND_S = 8.0
 SILENCE_S = 20.0  # no answer to anything for so long: the device is gone
 BUSY_RETRY_S = 0.2
@@ -56,6 +57,7 @@ class _Pending:
     bodies: dict[int, bytes]  # replies so far, by position in ask.bodies
     started: float
     wait: float  # before it is asked again; doubles each time
+    times_sent: int = 0
     due: float = 0.0
 
 
@@ -133,7 +135,9 @@ class Link:
             done = self._take(reply, pending, now)
             if done is not None:
                 del pending[done.sequence]
-                self._patience = min(max(FIRST_RESEND_S, 3 * (now - done.started)), LAST_RESEND_S)
+                if done.times_sent == 1:  # else it is unknown which one was answered
+                    longest = max(LEAST_RESEND_S, 3 * (now - done.started))
+                    self._patience = min(longest, LAST_RESEND_S)
                 yield done.index, [done.bodies[i] for i in range(len(done.ask.bodies))]
             for entry in pending.values():
                 if entry.due <= now:
@@ -206,6 +210,7 @@ class Link:
     def _send(self, entry: _Pending) -> None:
         entry.due = time.monotonic() + entry.wait
         entry.wait = min(2 * entry.wait, LAST_RESEND_S)
+        entry.times_sent += 1
         packets: list[bytes] = []
         if entry.ask.observation is not None:
             packets += contract.load_requests(self._session, entry.sequence, entry.ask.observation)

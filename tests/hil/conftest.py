@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -49,10 +49,6 @@ int policy_self_test(void)
     return action[0] == %s ? 0 : 1;
 }
 """
-
-needs_cross = pytest.mark.skipif(
-    shutil.which("arm-none-eabi-gcc") is None, reason="arm-none-eabi-gcc is not installed"
-)
 
 
 def reference(observations: np.ndarray, act_dim: int) -> np.ndarray:
@@ -109,7 +105,21 @@ def build_package(
 
 
 @pytest.fixture(scope="session")
+def make_package() -> Callable[..., Path]:
+    """build_package: (folder, *, act_dim, golden, image) -> folder."""
+    return build_package
+
+
+@pytest.fixture(scope="session")
+def host_package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Without an image: needs no cross-compiler."""
+    return build_package(tmp_path_factory.mktemp("packages") / "host", image=False)
+
+
+@pytest.fixture(scope="session")
 def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    if shutil.which("arm-none-eabi-gcc") is None:
+        pytest.skip("arm-none-eabi-gcc is not installed")
     return build_package(tmp_path_factory.mktemp("packages") / "tiny")
 
 
