@@ -85,11 +85,11 @@ class HostDevice:
         self.c.hppo_device_init()
 
     def answer(self, packet: bytes) -> bytes:
-        reply = ctypes.create_string_buffer(c.PACKET_BYTES + 8)
-        reply[c.PACKET_BYTES :] = b"\xa5" * 8
+        guard = b"\xa5" * 8
+        reply = ctypes.create_string_buffer(bytes(c.PACKET_BYTES) + guard, c.PACKET_BYTES + 8)
         self.c.hppo_device_handle.restype = ctypes.c_uint8
         length = self.c.hppo_device_handle(packet, len(packet), reply)
-        assert reply.raw[c.PACKET_BYTES :] == b"\xa5" * 8
+        assert reply.raw[c.PACKET_BYTES :] == guard
         assert length <= c.PACKET_BYTES
         return reply.raw[:length]
 

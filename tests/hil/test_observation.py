@@ -42,7 +42,7 @@ def observe(host_package: Path, tmp_path_factory: pytest.TempPathFactory) -> cty
 
 
 def build(library: ctypes.CDLL, **fields: np.ndarray) -> tuple[bool, np.ndarray]:
-    flight = Flight(*(tuple(map(float, fields[name])) for name, _ in Flight._fields_))
+    flight = Flight(*(tuple(map(float, fields[field[0]])) for field in Flight._fields_))
     observation = (ctypes.c_float * 18)()
     good = bool(library.hppo_observe(ctypes.byref(flight), observation))
     return good, np.array(observation[:])
@@ -54,7 +54,8 @@ def euler_rotation(roll: float, pitch: float, yaw: float) -> np.ndarray:
     about_x = np.array([[1, 0, 0], [0, np.cos(r), -np.sin(r)], [0, np.sin(r), np.cos(r)]])
     about_y = np.array([[np.cos(p), 0, np.sin(p)], [0, 1, 0], [-np.sin(p), 0, np.cos(p)]])
     about_z = np.array([[np.cos(y), -np.sin(y), 0], [np.sin(y), np.cos(y), 0], [0, 0, 1]])
-    return about_z @ about_y @ about_x
+    rotation: np.ndarray = about_z @ about_y @ about_x
+    return rotation
 
 
 def multiply(a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -6,8 +6,10 @@ import random
 import socket
 import struct
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from hil import contract as c
@@ -18,7 +20,7 @@ from hil.virtual_crazyflie import VirtualCrazyflie
 
 
 @pytest.fixture
-def link(device: VirtualCrazyflie):  # type: ignore[no-untyped-def]
+def link(device: VirtualCrazyflie) -> Iterator[Link]:
     with Link(device.uri) as opened:
         yield opened
 
@@ -70,7 +72,7 @@ def test_pings_are_answered_while_the_core_computes(device: VirtualCrazyflie) ->
 
         app(c.request(Command.HELLO, 5, 0))
         client.recv(64)
-        for packet in c.load_requests(5, 1, c.np.zeros(18, c.np.float32)):
+        for packet in c.load_requests(5, 1, np.zeros(18, np.float32)):
             app(packet)
         app(c.request(Command.REPEAT, 5, 1, struct.pack("<H", c.MAX_REPEAT)))
         delays = []
