@@ -13,7 +13,7 @@ clip_f32(const float *in, float *out, const size_t n, const float low, const flo
             "vldmia %[in]!, {s0-s3}\n\t"
             CLIP(s0) CLIP(s1) CLIP(s2) CLIP(s3)
             "vstmia %[out]!, {s0-s3}\n\t"
-            : [in] "+r"(in), [out] "+r"(out)
+            : [in] "+&r"(in), [out] "+&r"(out)
             : [low] "t"(low), [high] "t"(high)
             : "cc", "memory", "s0", "s1", "s2", "s3");
     }
@@ -22,7 +22,7 @@ clip_f32(const float *in, float *out, const size_t n, const float low, const flo
             "vldmia %[in]!, {s0}\n\t"
             CLIP(s0)
             "vstmia %[out]!, {s0}\n\t"
-            : [in] "+r"(in), [out] "+r"(out)
+            : [in] "+&r"(in), [out] "+&r"(out)
             : [low] "t"(low), [high] "t"(high)
             : "cc", "memory", "s0");
     }

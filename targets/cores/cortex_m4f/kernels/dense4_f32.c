@@ -44,7 +44,7 @@ dense4_f32(const float *weights, const float *in, float *out, const size_t n_in,
         ADD_INPUT(s12, s4, s5, s6, s7)
         ".endif\n\t"
         "vstmia %[out], {s0-s3}\n\t"
-        : [w] "+r"(weights), [in] "+r"(in), [k] "=&r"(k)
+        : [w] "+&r"(weights), [in] "+&r"(in), [k] "=&r"(k)
         : [n] "i"(n_in), [out] "r"(out), [leak] "r"(leak), [leaky] "i"(leak != 0.0f)
         : "cc", "memory", "s0", "s1", "s2", "s3", "s4", "s5", "s6", "s7", "s8", "s9", "s10", "s11",
           "s12", "s13", "s14", "s15");

@@ -61,7 +61,7 @@ __attribute__((noinline)) static void dense8_f32(const float *weights, const flo
         "vstmia %[out]!, {s0-s7}\n\t"
         "subs %[panels], %[panels], #1\n\t"
         "bne 1b\n\t"
-        : [w] "+r"(weights), [out] "+r"(out), [panels] "+r"(n_panels), [x] "=&r"(x), [k] "=&l"(k)
+        : [w] "+&r"(weights), [out] "+&r"(out), [panels] "+&r"(n_panels), [x] "=&r"(x), [k] "=&l"(k)
         : [in] "r"(in), [n] "r"(n_in), [leak] "l"(leak)
         : "cc", "memory", "s0", "s1", "s2", "s3", "s4", "s5", "s6", "s7", "s8", "s9", "s10", "s11",
           "s12", "s13", "s14", "s15", "s16", "s17", "s18", "s19", "s20", "s21", "s22", "s23", "s24",
