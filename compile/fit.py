@@ -168,12 +168,12 @@ def write_fit(path: Path, tables: Mapping[str, Mapping[str, float]], comment: st
     """Replace the ``[fit.*]`` tables at the end of a target file, in one step."""
     text = path.read_text(encoding="utf-8")
     kept = re.split(r"^(?:# [^\n]*\n)*\[fit\.", text, maxsplit=1, flags=re.MULTILINE)[0]
-    blocks = [f"\n# {comment}\n"]
+    lines = ["", f"# {comment}"]
     for key, constants in tables.items():
-        lines = [f"{name} = {value:.6g}" for name, value in constants.items()]
-        blocks.append("\n".join([f"[fit.{key}]", *lines]) + "\n")
+        lines += [f"[fit.{key}]"]
+        lines += [f"{name} = {value:.6g}" for name, value in constants.items()] + [""]
     temporary = path.with_name(f".{path.name}.new")
-    temporary.write_text(kept.rstrip() + "\n" + "\n".join(blocks), encoding="utf-8")
+    temporary.write_text(kept.rstrip() + "\n" + "\n".join(lines), encoding="utf-8")
     temporary.replace(path)
 
 

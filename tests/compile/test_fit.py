@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from compile.fit import Sample, draw, evaluate, fit_constants, largest, measure, write_fit
+from targets.target import Target
+from targets.toolchain import PolicySizes
+
+HIDDEN = [(4,), (16,), (4, 4, 8), (32, 4, 16), (64, 8), (8, 32, 4, 64)]
+
+
+@pytest.mark.parametrize("weights_in", ["flash", "ram"])
+@pytest.mark.usefixtures("cross")
+def test_the_shipped_constants_predict_the_compiled_code(target: Target, weights_in: str) -> None:
+    """Fails when kernels changed and nobody ran `python -m compile.fit` again."""
+    rng = np.random.default_rng(7)
+    samples = [measure(hidden, target, weights_in, rng) for hidden in HIDDEN]
+    errors = evaluate(target.fit[f"f32.{weights_in}"], samples, target, weights_in)
+    assert errors.total_under <= 64
+    assert errors.total_over <= 256
+    assert errors.cycles_mean < 0.03
+    assert errors.cycles_max < 0.12
+
+
+def test_errors_are_seen(target: Target) -> None:
+    drawn = draw(40, 10_000, np.random.default_rng(0))
+    samples = [
+        Sample(hidden, PolicySizes(900, 4 * sum(hidden), 0, 64, 100), 50 * (i + 1))
+        for i, hidden in enumerate(drawn)
+    ]
+    constants = fit_constants(samples)
+    under = {**constants, "stack": constants["stack"] - 50}
+    before, after = (evaluate(c, samples, target, "flash") for c in (constants, under))
+    assert before.total_under == 0
+    assert after.total_under + after.total_over == pytest.approx(before.total_over, abs=50)
+    slow = {name: value * (1.5 if "cycles" in name else 1) for name, value in constants.items()}
+    assert evaluate(slow, samples, target, "flash").cycles_mean > before.cycles_mean
+
+
+def test_draw_is_different_small_and_repeatable(target: Target) -> None:
+    drawn = draw(50, largest(target, "ram"), np.random.default_rng(3))
+    assert len(set(drawn)) == 50
+    assert drawn == draw(50, largest(target, "ram"), np.random.default_rng(3))
+    for hidden in drawn:
+        sizes = (18, *hidden, 4)
+        weights = sum(a * b for a, b in itertools.pairwise(sizes))
+        assert 4 * weights < target.memories["ram"].size_bytes
+    roomy = dataclasses.replace(target.memories["ram"], size_bytes=1 << 30)
+    assert largest(dataclasses.replace(target, memories={"ram": roomy}), "ram") == 60_000
+
+
+def test_write_fit_replaces_only_the_fit(tmp_path: Path) -> None:
+    path = tmp_path / "board.toml"
+    path.write_text('name = "board" # why\n\n[timing]\nload = 2\n')
+    write_fit(path, {"f32.flash": {"a": 1.5}}, "Fitted once.")
+    once = path.read_text()
+    assert once.startswith('name = "board" # why\n\n[timing]\nload = 2\n\n# Fitted once.\n')
+    write_fit(path, {"f32.flash": {"a": 2.5}, "f32.ram": {"b": -1e-7}}, "Fitted twice.")
+    twice = tomllib.loads(path.read_text())
+    assert twice["fit"] == {"f32": {"flash": {"a": 2.5}, "ram": {"b": -1e-7}}}
+    assert "once" not in path.read_text()
+    assert twice["timing"] == {"load": 2}
+    assert [p.name for p in tmp_path.iterdir()] == ["board.toml"]
