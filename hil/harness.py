@@ -89,7 +89,7 @@ def device_uri(uri: str, package: DevicePackage) -> Iterator[str]:
             raise HilError(f"the virtual device did not start: {reason}")
         yield f"udp://127.0.0.1:{line}"
     finally:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, subprocess.TimeoutExpired):
             process.communicate(input="", timeout=START_TIMEOUT_S)
         process.kill()
 

@@ -96,6 +96,7 @@ class Link:
 
     def open_session(self) -> Hello:
         """HELLO with a new session number: the device forgets earlier requests and statistics."""
+        self._need(self.crazyflie.log.toc, "hppo.version")
         self._session = random.choice([n for n in range(1, 256) if n != self._session])
         for _, bodies in self.exchange([Ask(Command.HELLO)], window=1):
             hello = contract.parse_hello(bodies[0])
@@ -195,7 +196,9 @@ class Link:
 
     def _need(self, table: Any, name: str) -> None:
         if table.get_element_by_complete_name(name) is None:
-            raise HilError(f"{self.uri}: the device has no {name}; it does not run this app")
+            raise HilError(
+                f"{self.uri}: the device has no {name}: it does not run a package of this project"
+            )
 
     def _may_start(self, pending: dict[int, _Pending], window: int) -> bool:
         if not pending:

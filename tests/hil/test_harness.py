@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hil import harness, link
+from hil import harness, link, toc
 from hil.errors import HilError
 from hil.package import open_package
 from hil.report import build_report, render, write_report
@@ -214,6 +215,12 @@ def test_nobody_at_the_uri() -> None:
             link.Link(uri, timeout_s=1.0)
 
 
+def test_a_crazyflie_without_the_app(package: Path, device: VirtualCrazyflie) -> None:
+    device._log_toc = toc.log_toc((), 16, 128)
+    with pytest.raises(HilError, match="does not run a package of this project"):
+        harness.measure(open_package(package), device.uri, 1)
+
+
 # -- command line -------------------------------------------------------------------------------
 
 
@@ -249,6 +256,40 @@ def test_bad_packages_on_the_command_line(
     assert not (bare / "latency.json").exists()
     (bare / "policy.c").write_text("changed")
     assert "hash" in one_line_error(command("run", str(bare)))
+
+
+def test_ctrl_c_writes_what_it_has(package: Path, tmp_path: Path) -> None:
+    out = tmp_path / "report"
+    arguments = ["run", str(package), "--inferences", "1000000", "--out", str(out)]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "hil.cli", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    time.sleep(3.0)
+    process.send_signal(signal.SIGINT)
+    shown, problems = process.communicate(timeout=30)
+    assert process.returncode == 1, problems
+    assert "ended early: interrupted" in shown
+    report = json.loads((out / "latency.json").read_text())
+    assert report["stopped"] == "interrupted"
+    assert 0 < report["inferences"]["done"] < 1_000_000
+    assert report["self_test"] == {"ran": True, "code": 0}
+
+
+def test_serve_until_ctrl_c(package: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "hil.cli", "serve", str(package), "--port", "0", "--json"],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    with link.Link(json.loads(process.stdout.readline())["uri"]) as connected:
+        assert connected.open_session().obs_dim == 18
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=20)
+    assert process.returncode == 0
 
 
 def test_serve_says_that_the_port_is_taken(package: Path, device: VirtualCrazyflie) -> None:
