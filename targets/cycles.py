@@ -10,6 +10,8 @@ with k the layer's inputs: the shape of the kernels' loops, which take eight or 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -46,7 +48,7 @@ def predict_cycles(
     `table` (n, depth) holds hidden widths, zero padded. TargetError when the target has no fit.
     """
     constants = fitted(target, precision, weights_in)
-    weights = np.array([constants[f"cycles_{term}"] for term in TERMS])
+    weights = constants_of(constants, [f"cycles_{term}" for term in TERMS], target.name)
     features = _features(shapes.layers(precision, table, obs_dim, act_dim))
     return np.asarray(features @ weights, dtype=np.float64)
 
@@ -76,6 +78,17 @@ def fitted(target: Target, precision: str, weights_in: str) -> dict[str, float]:
             f"run `python -m compile.fit --target {target.name}`"
         )
     return dict(target.fit[key])
+
+
+def constants_of(fit: dict[str, float], names: Sequence[str], target: str) -> Floats:
+    """The named constants of a fit. TargetError when it was made for another form of the model."""
+    missing = [name for name in names if name not in fit]
+    if missing:
+        raise TargetError(
+            f"the fitted constants of {target} have no {missing[0]}: "
+            f"run `python -m compile.fit --target {target}`"
+        )
+    return np.array([fit[name] for name in names])
 
 
 def _features(layers: shapes.Layers) -> Floats:

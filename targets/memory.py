@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from targets import shapes
-from targets.cycles import fitted
+from targets.cycles import constants_of, fitted
 from targets.errors import TargetError
 from targets.shapes import Integers
 from targets.target import Target
@@ -64,11 +64,13 @@ def predict_memory(
     """
     fit = fitted(target, precision, weights_in)
     layers = shapes.layers(precision, table, obs_dim, act_dim)
-    weights = np.array([fit[f"code_{term}"] for term in CODE_TERMS])
+    weights = constants_of(fit, [f"code_{term}" for term in CODE_TERMS], target.name)
+    fixed = constants_of(fit, ["constants_fixed", "buffers_fixed", "stack"], target.name)
+    constants_fixed, buffers_fixed, stack_bytes = fixed.astype(np.int64)
     code = np.ceil(_code_features(layers) @ weights - 1e-6).astype(np.int64)
-    constants = _constants(precision, layers) + int(fit["constants_fixed"])
-    buffers = _buffers(precision, layers) + int(fit["buffers_fixed"])
-    stack = np.full_like(code, int(fit["stack"]))
+    constants = _constants(precision, layers) + constants_fixed
+    buffers = _buffers(precision, layers) + buffers_fixed
+    stack = np.full_like(code, stack_bytes)
     in_ram = constants if weights_in == "ram" else np.zeros_like(constants)
     return {
         "flash_bytes": code + constants,

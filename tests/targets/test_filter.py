@@ -149,6 +149,11 @@ def test_bad_requests(target: Target) -> None:
         predict_cycles(bare, "f32", TABLE, 18, 4, "flash")
     with pytest.raises(TargetError, match="no fitted constants"):
         predict_memory(bare, "f32", TABLE, 18, 4, "ram")
+    old = with_fit(target, {"cycles_fixed": 1.0, "code_fixed": 1.0})
+    with pytest.raises(TargetError, match=r"have no cycles_layer: run `python"):
+        predict_cycles(old, "f32", TABLE, 18, 4, "flash")
+    with pytest.raises(TargetError, match=r"have no code_layer: run `python"):
+        predict_memory(old, "f32", TABLE, 18, 4, "flash")
     with pytest.raises(TargetError, match="no kernels for precision 'f8'"):
         layers("f8", TABLE, 18, 4)
     with pytest.raises(TargetError, match="widths, then zeros"):
