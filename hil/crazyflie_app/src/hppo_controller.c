@@ -2,7 +2,8 @@
  *
  * The stock controller always runs and commands the motors, except while hppo.enable is 1, the
  * self-test has passed, a position setpoint is there and the policy's output is finite: then its
- * output is replaced by the policy's. Losing any of these hands the motors back within one step.
+ * output is replaced by the policy's. Losing any of these hands the motors back within one control
+ * period.
  */
 #include <string.h>
 
