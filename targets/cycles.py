@@ -1,6 +1,6 @@
 """Cycles of a policy, without compiling it: a linear model of layer shapes, fitted to emulation.
 
-    cycles = fixed + sum over layers(layer
+    cycles = fixed + (dense8 if any layer has eight rows) + sum over layers(layer
              + panels8 * (panel8 + panel8_block * (k div 8) + panel8_input * (k mod 8))
              + panels4 * (panel4 + panel4_block * (k div 4) + panel4_input * (k mod 4)
                           + panel4_loop * (k div 4, where that is a loop)))
@@ -24,6 +24,7 @@ Floats = NDArray[np.float64]
 
 TERMS = (
     "fixed",
+    "dense8",
     "layer",
     "panel8",
     "panel8_block",
@@ -105,4 +106,5 @@ def _features(layers: shapes.Layers) -> Floats:
         four * (k // 4) * (k >= shapes.UNROLLED_BELOW),
     ]
     sums = [column.sum(axis=1) for column in columns]
-    return np.stack([np.ones_like(sums[0]), *sums], axis=1).astype(np.float64)
+    dense8 = eight.any(axis=1)
+    return np.stack([np.ones_like(sums[0]), dense8, *sums], axis=1).astype(np.float64)
