@@ -12,7 +12,6 @@ import random
 import struct
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import Any
@@ -20,6 +19,7 @@ from typing import Any
 from hil import contract
 from hil.contract import Command, Floats, Hello, Reply, Result
 from hil.errors import HilError
+from hil.log_stream import LogStream
 
 CONNECT_TIMEOUT_S = 10.0
 FIRST_RESEND_S = 0.5  # until round trips were seen; then three of them, within these bounds
@@ -168,13 +168,10 @@ class Link:
 
     def log(self, names: Iterable[str], period_ms: int) -> LogStream:
         """Starts a log block; to be used in a with statement."""
-        from cflib.crazyflie.log import LogConfig
-
-        block = LogConfig("hppo", period_ms)
-        for name in names:
+        wanted = list(names)
+        for name in wanted:
             self._need(self.crazyflie.log.toc, name)
-            block.add_variable(name)
-        return LogStream(self, block)
+        return LogStream(self.crazyflie, wanted, period_ms)
 
     def _connect(self, timeout_s: float) -> None:
         outcome: queue.SimpleQueue[str] = queue.SimpleQueue()
@@ -282,39 +279,3 @@ class Link:
         if len(packet.data) == 9:
             sent = struct.unpack("<Bd", bytes(packet.data))[1]
             self.traffic.pings_ms.append(1000.0 * (time.time() - sent))
-
-
-class LogStream:
-    """A running log block: iterate over (device milliseconds, {name: value})."""
-
-    def __init__(self, link: Link, block: Any) -> None:
-        self._link, self._block = link, block
-        self._samples: deque[tuple[int, dict[str, int]]] = deque()
-        self._arrived = threading.Condition()
-
-    def __enter__(self) -> LogStream:
-        self._block.data_received_cb.add_callback(self._received)
-        self._link.crazyflie.log.add_config(self._block)
-        self._block.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._block.stop()
-        self._block.delete()
-
-    def next(self, timeout_s: float = CONNECT_TIMEOUT_S) -> tuple[int, dict[str, int]]:
-        """The next sample. Raises HilError when none comes."""
-        with self._arrived:
-            if not self._arrived.wait_for(lambda: bool(self._samples), timeout_s):
-                raise HilError(f"{self._link.uri}: the device sends no log data")
-            return self._samples.popleft()
-
-    def _received(self, stamp: int, values: dict[str, int], _block: Any) -> None:
-        with self._arrived:
-            self._samples.append((stamp, values))
-            self._arrived.notify()

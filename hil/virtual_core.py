@@ -27,6 +27,7 @@ from hil.toc import size_of
 Job = Callable[[], None]
 
 MAX_WAITING = 64  # packets; more are dropped, as a full queue of the firmware does
+STOP_S = 5.0
 
 
 class VirtualCore:
@@ -48,7 +49,8 @@ class VirtualCore:
             self._period_s = 1.0 / target.control_hz
             self._symbols = self._emulator.symbols
             needed = [v.symbol for v in (*LOG_VARIABLES, *PARAMETERS)]
-            needed += ["hppo_mailbox", "hppo_time_source", "hppo_start", "hppo_device_handle"]
+            needed += ["hppo_mailbox", "hppo_time_source"]
+            needed += ["hppo_start", "hppo_device_handle", "hppo_device_tick"]
             missing = [name for name in needed if name not in self._symbols]
             if missing:
                 raise HilError(f"{elf}: no symbol {missing[0]}: not an image of this contract")
@@ -57,6 +59,7 @@ class VirtualCore:
         except TargetError as error:
             raise HilError(str(error)) from None
         self._jobs: queue.Queue[Job | None] = queue.Queue()
+        self._stopping = False
         self._values: dict[Variable, bytes] = {}
         self._publish()
         self._thread = threading.Thread(target=self._work, name="virtual core", daemon=True)
@@ -94,9 +97,10 @@ class VirtualCore:
         self._jobs.put(run)
 
     def stop(self) -> None:
-        """Ends the thread after the call that is under way."""
+        """Ends the thread after the call that is under way, or leaves a long one to itself."""
+        self._stopping = True
         self._jobs.put(None)
-        self._thread.join()
+        self._thread.join(timeout=STOP_S)
 
     def _publish(self) -> None:
         self._values = {
@@ -108,7 +112,7 @@ class VirtualCore:
         mode = PARAMETERS[0]
         due = 0.0
         try:
-            while True:
+            while not self._stopping:
                 free = self._values[mode][0] == MODE_FREE
                 wait = max(0.0, due - time.monotonic()) if free else None
                 try:
@@ -119,8 +123,7 @@ class VirtualCore:
                     self._emulator.call("hppo_device_tick")
                     self._publish()
                     continue
-                if job is None:
-                    return
-                job()
+                if job is not None:
+                    job()
         except self._error as error:
             self._on_failure(str(error))
