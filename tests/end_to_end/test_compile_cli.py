@@ -1,0 +1,84 @@
+"""`hyperppo-compile` as a user runs it, on a small run that was really trained."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from compile.package import load_package
+
+SMALL = {"space.widths": "[4,8]", "space.max_depth": 2, "ppo.rollout": 8, "ppo.minibatches": 2}
+TRAIN = ["quadrotor", "--steps", "3072", "--num-envs", "64", "--meta-batch", "4"]
+TRAIN += ["--threads", "1", "--episodes", "2", "--set", "env.episode_s=0.3"]
+TRAIN += [part for name, value in SMALL.items() for part in ("--set", f"{name}={value}")]
+
+
+def command(module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    code = f"import sys; from {module} import main; sys.exit(main())"
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False
+    )
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "small"
+    done = command("hyperppo.cli", "train", *TRAIN, "--out", str(out))
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+def compile_run(run: Path, out: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    fixed = ["--target", "crazyflie21", "--run", str(run), "--out", str(out)]
+    return command("compile.cli", *fixed, *arguments)
+
+
+def test_run_to_package(run: Path, tmp_path: Path) -> None:
+    done = compile_run(run, tmp_path / "p", "--budget-kb", "3")
+    assert done.returncode == 0, done.stderr
+    facts = load_package(tmp_path / "p").manifest
+    assert facts["choice"]["considered"] == 6
+    assert facts["conventions"]["observation"][0] == "position_error_body"
+    has_cross = shutil.which("arm-none-eabi-gcc") is not None
+    assert (facts["size"]["compiled"] is not None) == has_cross
+    assert "architectures fit" in done.stdout
+
+
+def test_json_output(run: Path, tmp_path: Path) -> None:
+    done = compile_run(run, tmp_path / "p", "--arch", "4,8", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["architecture"]["hidden"] == [4, 8]
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        ("checkpoint", "corrupt"),
+        ("version", "version 99"),
+        ("leaderboard", "leaderboard"),
+        ("nothing", "outside the search space"),
+    ],
+)
+def test_damaged_runs(run: Path, tmp_path: Path, damage: str, message: str) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    if damage == "checkpoint":
+        file = copy / "checkpoint.safetensors"
+        file.write_bytes(file.read_bytes()[:1000])
+    elif damage == "version":
+        file = copy / "config.json"
+        file.write_text(json.dumps({**json.loads(file.read_text()), "format_version": 99}))
+    elif damage == "leaderboard":
+        (copy / "leaderboard.csv").unlink()
+    done = compile_run(copy, tmp_path / "p", "--arch", "64" if damage == "nothing" else "4")
+    assert done.returncode == 2
+    errors = done.stderr.splitlines()
+    assert len(errors) == 1
+    assert errors[0].startswith("error: ")
+    assert message in errors[0]
+    assert not (tmp_path / "p").exists()
