@@ -74,25 +74,24 @@ def train(
     console = Console(stderr=True)
     job.set_threads(threads)
     directory = out or Path("runs") / task.replace(":", "-")
+    if resume:
+        job.check_resumable(directory)
+    else:
+        given: dict[str, Any] = {"task": task, "algo": algo.value, "seed": seed, "device": device}
+        if arch is not None:
+            given["architecture"] = parse_architecture(arch)
+        if algo is Algo.ppo:
+            given["meta_batch"] = 1
+        optional = {"steps": steps, "num_envs": num_envs, "meta_batch": meta_batch}
+        given |= {name: value for name, value in optional.items() if value is not None}
+        config = make_config(given, set_ or [])
+        config = make_config({**config.to_dict(), "env": resolve_options(task, config.env)})
     with job.locked(directory):
         if resume:
             trainer = job.resume(directory)
         else:
-            given: dict[str, Any] = {"task": task, "algo": algo.value, "seed": seed}
-            given["device"] = device
-            if arch is not None:
-                given["architecture"] = parse_architecture(arch)
-            if algo is Algo.ppo:
-                given["meta_batch"] = 1
-            for name, value in (
-                ("steps", steps), ("num_envs", num_envs), ("meta_batch", meta_batch)
-            ):
-                if value is not None:
-                    given[name] = value
-            config = make_config(given, set_ or [])
-            filled = {**config.to_dict(), "env": resolve_options(task, config.env)}
             command = shlex.join(["hyperppo", *sys.argv[1:]])
-            trainer = job.start(make_config(filled), directory, command)
+            trainer = job.start(config, directory, command)
         finished = job.train(trainer, directory, console)
         if not finished:
             console.print(
@@ -216,13 +215,18 @@ def export(
 def _row(index: int, architecture: tuple[int, ...], board: Any, i: int) -> dict[str, Any]:
     from hyperppo.space import format_architecture
 
+    import math
+
+    def number(value: float, digits: int) -> float | None:
+        return round(float(value), digits) if math.isfinite(value) else None
+
     return {
         "index": index,
         "architecture": format_architecture(architecture),
         "params": int(board.params[i]),
-        "return_mean": round(float(board.return_mean[i]), 3),
-        "return_stderr": round(float(board.return_stderr[i]), 3),
-        **{name: round(float(values[i]), 5) for name, values in board.metrics.items()},
+        "return_mean": number(board.return_mean[i], 3),
+        "return_stderr": number(board.return_stderr[i], 3),
+        **{name: number(values[i], 5) for name, values in board.metrics.items()},
     }
 
 
@@ -250,10 +254,16 @@ def _print_rows(rows: list[dict[str, Any]], title: str, as_json: bool) -> None:
 
     table = Table(title=title)
     for name in rows[0]:
-        table.add_column(name, justify="right")
+        table.add_column(name.replace("_", "\n", 1), justify="right", no_wrap=True)
     for row in rows:
-        table.add_row(*[f"{v:.2%}" if k == "crash_rate" else str(v) for k, v in row.items()])
+        table.add_row(*[_cell(name, value) for name, value in row.items()])
     Console().print(table)
+
+
+def _cell(name: str, value: Any) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.2%}" if name in ("crash_rate", "share") else str(value)
 
 
 def main() -> None:

@@ -66,7 +66,7 @@ class PPOConfig:
     decay_last: float = 0.3  # share of the run over which the learning rate goes to 0
     critic_learning_rate: float = 1e-3
     critic_hidden: tuple[int, ...] = (64, 64)
-    average: float = 0.0  # decay an iteration of the averaged GHN that is evaluated; 0: none
+    average: float = 0.95  # decay an iteration of the averaged GHN that is evaluated; 0: none
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -76,7 +76,7 @@ class RunConfig:
     task: str = "quadrotor"
     algo: Literal["csd", "vsd", "ppo"] = "csd"
     architecture: tuple[int, ...] | None = None  # algo ppo only
-    steps: int = 30_000_000  # control steps, all environments together
+    steps: int = 60_000_000  # control steps, all environments together
     num_envs: int = 1024
     meta_batch: int = 16  # architectures an iteration
     seed: int = 0

@@ -143,11 +143,10 @@ def record_observations(
     env = make_env(run.task, run.config.env, envs, seed)
     observation, _ = env.reset()
     stride = max(1, (env.episode_steps // 2) // math.ceil(count / envs))
-    rows = []
+    rows: list[Tensor] = []
     while len(rows) * envs < count:
         rows.append(observation.t().clone())
         for _ in range(stride):
             observation = env.step(policy(observation.t()).t()).observation
     recorded: NDArray[np.float32] = torch.cat(rows)[:count].contiguous().numpy()
     return recorded
-

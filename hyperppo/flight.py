@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,20 +51,34 @@ def fly(run: Run, architecture: Architecture, scenario: str, seed: int) -> Fligh
     crashed = False
     for _ in range(env.episode_steps - 1):  # the last step would already show the next episode
         goal, _ = env.goal_now()
-        w, x, y, z = env.state.attitude[:, 0].tolist()
-        tilt = np.degrees(np.arccos(np.clip(1 - 2 * (x * x + y * y), -1, 1)))
+        _, x, y, _ = env.state.attitude[:, 0].tolist()
+        tilt = math.degrees(math.acos(max(-1.0, min(1.0, 1 - 2 * (x * x + y * y)))))
         action = policy(observation.t()).t()
-        rows.append((env.state.position[:, 0].numpy(), goal[:, 0].numpy(), tilt,
-                     (action[:, 0].numpy() + 1) / 2))
+        rows.append(
+            (
+                env.state.position[:, 0].numpy(),
+                goal[:, 0].numpy(),
+                tilt,
+                (action[:, 0].numpy() + 1) / 2,
+            )
+        )
         step = env.step(action)
         observation = step.observation
         if bool(step.terminated):
             crashed = True
             break
-    position, goals, tilts, commands = (np.array(c, dtype=np.float32) for c in zip(*rows, strict=True))
+    columns = zip(*rows, strict=True)
+    position, goals, tilts, commands = (np.array(c, dtype=np.float32) for c in columns)
     return Flight(
-        architecture, scenario, seed, env.options.control_hz,
-        position, goals, tilts, commands, crashed,
+        architecture,
+        scenario,
+        seed,
+        env.options.control_hz,
+        position,
+        goals,
+        tilts,
+        commands,
+        crashed,
     )
 
 

@@ -84,7 +84,8 @@ class Bases(nn.Module):
         self, coefficients: Tensor, scales: Tensor, shapes: Sequence[Shape]
     ) -> list[tuple[Tensor, Tensor]]:
         """Mix layers: coefficients (sum n, K) and weight scales (sum n,), grouped by shape."""
-        weights = _Mix.apply(coefficients * scales[:, None], self.weight, shapes)
+        scaled = coefficients * scales[:, None]
+        weights = _Mix.apply(scaled, self.weight, shapes)  # type: ignore[no-untyped-call]
         biases = (coefficients @ self.bias).unbind()
         fan_outs = [fan_out for _, fan_out, n in shapes for _ in range(n)]
         return [(w, b[:o]) for w, b, o in zip(weights, biases, fan_outs, strict=True)]
@@ -149,8 +150,9 @@ class GHN(nn.Module):
             padding = longest - depth
             rows.append(nodes + [[0.0] * _FEATURES] * padding)
             exists.append([True] * depth + [False] * padding)
-        device = self.std_head.weight.device
-        return torch.tensor(rows, device=device), torch.tensor(exists, device=device)
+        like = self.std_head.weight
+        features = torch.tensor(rows, dtype=like.dtype, device=like.device)
+        return features, torch.tensor(exists, device=like.device)
 
     def forward(self, architectures: Sequence[Architecture]) -> tuple[list[Weights], Tensor]:
         """Weights of each policy, and log-std offsets (M, act_dim)."""
@@ -196,7 +198,8 @@ class GHN(nn.Module):
             rows = [m * coefficients.shape[1] + place for _, _, m, place in layers]
             scale = [math.sqrt(gain / fan_in) for fan_in, _, _, _ in layers]
             scales = coefficients.new_tensor(scale) * (output_scale if kind == "output" else 1.0)
-            mixed = self.bases[kind](coefficients.flatten(0, 1)[rows], scales, shapes)
+            chosen = coefficients.flatten(0, 1)[rows]
+            mixed = self.bases[kind](chosen, scales, shapes)
             for (_, _, m, place), layer in zip(layers, mixed, strict=True):
                 policies[m][place] = layer
         return policies
@@ -213,19 +216,17 @@ class DirectWeights(nn.Module):
         super().__init__()
         (architecture,) = space.architectures
         self.space = space
-        sizes = space.layer_sizes(architecture)
-        self.layers = nn.ModuleList(nn.Linear(i, o) for i, o in sizes)
-        for layer in self.layers:
-            assert isinstance(layer, nn.Linear)
-            nn.init.orthogonal_(layer.weight, gain=math.sqrt(2))
-            nn.init.zeros_(layer.bias)
+        self.weights = nn.ParameterList()
+        self.biases = nn.ParameterList()
+        for fan_in, fan_out in space.layer_sizes(architecture):
+            weight = torch.empty(fan_out, fan_in)
+            self.weights.append(nn.init.orthogonal_(weight, gain=math.sqrt(2)))
+            self.biases.append(torch.zeros(fan_out))
         with torch.no_grad():
-            last = self.layers[-1]
-            assert isinstance(last, nn.Linear)
-            last.weight.mul_(output_scale / math.sqrt(2))
+            self.weights[-1].mul_(output_scale / math.sqrt(2))
 
     def forward(self, architectures: Sequence[Architecture]) -> tuple[list[Weights], Tensor]:
-        """The same weights for each entry; no std head."""
-        weights = [(layer.weight, layer.bias) for layer in self.layers]
-        zeros = self.layers[0].weight.new_zeros((len(architectures), self.space.act_dim))
-        return [weights for _ in architectures], zeros  # type: ignore[misc]
+        """The same weights for each entry; no std offsets."""
+        weights = list(zip(self.weights, self.biases, strict=True))
+        zeros = self.biases[-1].new_zeros((len(architectures), self.space.act_dim))
+        return [weights for _ in architectures], zeros

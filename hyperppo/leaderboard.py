@@ -56,8 +56,11 @@ def read_leaderboard(path: Path, space: SearchSpace) -> Leaderboard:
         names = [row["architecture"] for row in rows]
         if names != [format_architecture(a) for a in space.architectures]:
             raise ValueError("its rows are not the architectures of the space, in order")
-        columns = {key: np.array([float(row[key]) for row in rows]) for key in rows[0]
-                   if key != "architecture"}
+        columns = {
+            key: np.array([float(row[key]) for row in rows])
+            for key in rows[0]
+            if key != "architecture"
+        }
         return Leaderboard(
             params=columns["params"].astype(np.int64),
             macs=columns["macs"].astype(np.int64),

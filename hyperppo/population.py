@@ -45,7 +45,9 @@ class Population:
                 fan_out, fan_in = policies[p][level][0].shape
                 last = level == len(policies[p]) - 1
                 groups[fan_in, -1 if last else fan_out].append(p)
-            products, ended, filled = [], [], defaultdict(int)
+            products: list[_Product] = []
+            ended: list[int] = []
+            filled: dict[int, int] = defaultdict(int)
             for (fan_in, fan_out), members in sorted(groups.items()):
                 layers = [policies[p][level] for p in members]
                 products.append(

@@ -51,9 +51,7 @@ def value_loss(value: Tensor, old_value: Tensor, target: Tensor, clip: float | N
     return 0.5 * error.mean()
 
 
-def gaussian_kl(
-    old_mean: Tensor, old_log_std: Tensor, mean: Tensor, log_std: Tensor
-) -> Tensor:
+def gaussian_kl(old_mean: Tensor, old_log_std: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
     """Mean KL divergence of the new diagonal Gaussians (..., act_dim) from the old ones."""
     scaled = (old_mean - mean).square() + torch.exp(2 * old_log_std)
     kl = log_std - old_log_std + 0.5 * scaled * torch.exp(-2 * log_std) - 0.5

@@ -101,7 +101,7 @@ class SearchSpace:
     @cached_property
     def depths(self) -> NDArray[np.int64]:
         """Number of hidden layers, (n,) int64."""
-        return (self.table > 0).sum(axis=1).astype(np.int64)
+        return np.array([len(a) for a in self.architectures], dtype=np.int64)
 
     @cached_property
     def params(self) -> NDArray[np.int64]:

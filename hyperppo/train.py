@@ -51,6 +51,11 @@ def start(config: RunConfig, out: Path, command: str) -> Trainer:
     return trainer
 
 
+def check_resumable(out: Path) -> None:
+    """Raise HyperPPOError when there is no run at `out`, before anything is written there."""
+    read_config(out)
+
+
 def resume(out: Path) -> Trainer:
     """The trainer of an existing run directory, at its last checkpoint."""
     _, config = read_config(out)
@@ -98,7 +103,9 @@ def locked(out: Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise HyperPPOError(f"another training is writing to {out}: choose another --out") from None
+            raise HyperPPOError(
+                f"another training is writing to {out}: choose another --out"
+            ) from None
         yield
 
 
@@ -116,7 +123,7 @@ def train(trainer: Trainer, out: Path, console: Console) -> bool:
     )
     with ExitStack() as stack:
         board = stack.enter_context(
-            SummaryWriter(str(out), purge_step=trainer.iteration * per_iteration)  # type: ignore[no-untyped-call]
+            SummaryWriter(str(out), purge_step=trainer.iteration * per_iteration)
         )
         metrics = stack.enter_context((out / METRICS).open("a"))
         bar = stack.enter_context(Progress(*columns, console=console))
@@ -133,7 +140,7 @@ def train(trainer: Trainer, out: Path, console: Console) -> bool:
             line = {"iteration": trainer.iteration, "steps": steps, **log, "steps_per_s": speed}
             metrics.write(json.dumps(_finite(line)) + "\n")
             for name, value in log.items():
-                board.add_scalar(name, value, steps)  # type: ignore[no-untyped-call]
+                board.add_scalar(name, value, steps)
             bar.update(task, completed=trainer.iteration, figures=_figures(log, speed))
             if time.monotonic() - saved > _CHECKPOINT_EVERY_S:
                 metrics.flush()
@@ -148,14 +155,14 @@ def train(trainer: Trainer, out: Path, console: Console) -> bool:
 def _graceful_stop() -> Iterator[Callable[[], bool]]:
     """Turn the first Ctrl-C (or SIGTERM) into a question to ask between iterations."""
     stopped: list[int] = []
-    previous = {}
+    previous: dict[int, Any] = {}
 
     def on_signal(number: int, frame: FrameType | None) -> None:
         stopped.append(number)
         signal.signal(number, previous[number])  # the second one stops at once
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        previous[number] = signal.signal(number, on_signal)
+    for watched in (signal.SIGINT, signal.SIGTERM):
+        previous[watched] = signal.signal(watched, on_signal)
     try:
         yield lambda: bool(stopped)
     finally:

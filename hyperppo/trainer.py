@@ -197,9 +197,7 @@ class Trainer:
                 policies, log_std = self.policy(architectures)
                 mean = forward_mean(policies, batch.observation[j], self.policy.slope)
                 with torch.no_grad():
-                    drift = ppo.gaussian_kl(
-                        batch.mean[j], old_log_std, mean, log_std[:, None]
-                    )
+                    drift = ppo.gaussian_kl(batch.mean[j], old_log_std, mean, log_std[:, None])
                     kl = float(drift)
                 self._adapt_learning_rate(kl)
                 new_log_prob = log_prob(batch.action[j], mean, log_std[:, None])
@@ -345,7 +343,9 @@ def _pack_generator(generator: np.random.Generator) -> Tensor:
 def _unpack_generator(generator: np.random.Generator, packed: Tensor) -> None:
     raw = packed.cpu().numpy().tobytes()
     words = [int.from_bytes(raw[i : i + 16], "little") for i in range(0, 64, 16)]
-    state = generator.bit_generator.state
-    state["state"] = {"state": words[0], "inc": words[1]}
-    state["has_uint32"], state["uinteger"] = words[2], words[3]
-    generator.bit_generator.state = state
+    generator.bit_generator.state = {
+        "bit_generator": "PCG64",
+        "state": {"state": words[0], "inc": words[1]},
+        "has_uint32": words[2],
+        "uinteger": words[3],
+    }

@@ -207,9 +207,7 @@ class QuadrotorEnv:
         action = action.clamp(-1.0, 1.0)
         command = (action + 1) * 0.5
         if options.thrust_noise > 0:
-            normal = torch.randn(
-                command.shape, generator=self.generator, device=self.device
-            )
+            normal = torch.randn(command.shape, generator=self.generator, device=self.device)
             self.disturbance = 0.85 * self.disturbance + options.thrust_noise * normal
             command = (command + self.disturbance).clamp(0.0, 1.0)
         state = self.state

@@ -66,7 +66,7 @@ class QuadrotorOptions:
     episode_s: float = 10.0
     physics_hz: int = 200
     control_hz: int = 100
-    previous_actions: int = 0  # past actions in the observation
+    previous_actions: int = 1  # past actions in the observation
     position_clip_m: float = 1.0
     spawn_m: float = 2.0  # distance from the goal an axis
     spawn_hard: float = 0.2  # share of spawns with a large tilt and spin

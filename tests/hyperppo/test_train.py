@@ -1,0 +1,114 @@
+"""Runs: stop, kill, resume, refuse."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+
+from hyperppo import train as job
+from hyperppo.checkpoint import load_run, read_checkpoint, save_checkpoint
+from hyperppo.errors import HyperPPOError
+from hyperppo.trainer import Trainer
+
+from .conftest import small_config
+
+QUIET = Console(quiet=True)
+
+
+@pytest.mark.parametrize("algo", ["csd", "vsd"])
+def test_a_resumed_run_ends_bit_for_bit_like_one_that_was_never_stopped(
+    tmp_path: Path, algo: str
+) -> None:
+    config = small_config(algo=algo)
+    whole = job.start(config, tmp_path / "whole", "")
+    job.train(whole, tmp_path / "whole", QUIET)
+
+    halves = job.start(config, tmp_path / "halves", "")
+    for _ in range(3):
+        halves.step()
+    save_checkpoint(tmp_path / "halves", halves.state_dict())
+    halves.step()  # lost: it came after the checkpoint
+    with (tmp_path / "halves" / job.METRICS).open("w") as file:
+        file.writelines(f'{{"iteration": {i}}}\n' for i in (1, 2, 3, 4))
+        file.write('{"iterat')
+    resumed = job.resume(tmp_path / "halves")
+    assert resumed.iteration == 3
+    job.train(resumed, tmp_path / "halves", QUIET)
+
+    a, b = (read_checkpoint(tmp_path / name) for name in ("whole", "halves"))
+    assert a.keys() == b.keys()
+    for key in a:
+        assert torch.equal(a[key], b[key]), key
+    lines = (tmp_path / "halves" / job.METRICS).read_text().splitlines()
+    assert [json.loads(line)["iteration"] for line in lines] == [1, 2, 3, 4, 5, 6]
+
+
+def test_the_same_seed_repeats_a_run_and_another_does_not() -> None:
+    def weights(seed: int) -> torch.Tensor:
+        trainer: Trainer = job._trainer(small_config(seed=seed))
+        trainer.step()
+        return trainer.policy.weights.bases["hidden"].weight.detach()  # type: ignore[union-attr,index]
+
+    assert torch.equal(weights(1), weights(1))
+    assert not torch.equal(weights(1), weights(2))
+
+
+def test_a_run_is_not_overwritten_and_takes_one_training_at_a_time(small_run: Path) -> None:
+    before = (small_run / "checkpoint.safetensors").read_bytes()
+    with pytest.raises(HyperPPOError, match="add --resume"):
+        job.start(small_config(), small_run, "")
+    with job.locked(small_run), pytest.raises(HyperPPOError, match="another training"):
+        with job.locked(small_run):
+            pass
+    assert (small_run / "checkpoint.safetensors").read_bytes() == before
+
+
+def test_divergence_stops_with_the_last_checkpoint_left_valid(tmp_path: Path) -> None:
+    trainer = job.start(small_config(), tmp_path, "")
+    trainer.step()
+    save_checkpoint(tmp_path, trainer.state_dict())
+    with torch.no_grad():
+        trainer.critic.net[-1].weight.fill_(torch.nan)  # type: ignore[union-attr,operator]
+    with pytest.raises(HyperPPOError, match="diverged at iteration 2"):
+        job.train(trainer, tmp_path, QUIET)
+    assert load_run(tmp_path).iteration == 1
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_a_stopped_command_goes_on_with_resume(tmp_path: Path, how: signal.Signals) -> None:
+    out = tmp_path / "run"
+    settings = [
+        "num_envs=64", "meta_batch=4", "space.widths=4,8", "space.max_depth=2",
+        "ppo.rollout=8", "ppo.minibatches=2",
+    ]  # fmt: skip
+    command = [sys.executable, "-c", "from hyperppo.cli import main; main()", "train", "quadrotor"]
+    command += ["--out", str(out), "--threads", "1", "--episodes", "1"]
+    fresh = [*command, "--steps", "1000000000"]
+    for setting in settings:
+        fresh += ["--set", setting]
+    process = subprocess.Popen(fresh, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not (out / "metrics.jsonl").exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    time.sleep(1.0)
+    os.kill(process.pid, how)
+    _, errors = process.communicate(timeout=60)
+    if how == signal.SIGINT:
+        assert process.returncode == 130
+        assert "--resume" in errors
+        assert load_run(out).iteration > 0
+    again = subprocess.Popen([*command, "--resume"], stderr=subprocess.PIPE, text=True)
+    time.sleep(4.0)
+    os.kill(again.pid, signal.SIGINT)
+    again.communicate(timeout=60)
+    assert again.returncode == 130
+    lines = (out / "metrics.jsonl").read_text().splitlines()
+    iterations = [json.loads(line)["iteration"] for line in lines]
+    assert iterations == list(range(1, len(iterations) + 1))
