@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -96,7 +96,7 @@ def build_candidate(
         host_error = verify.compare("onnxruntime and the host's C", by_onnx, by_host)
         found.append(f"C within {host_error:.1e} of onnxruntime")
         write_vectors(folder, observations, by_host)
-        add_crazyflie_app(folder, run.conventions)
+        add_crazyflie_app(folder, run.conventions, target)
     with progress.stage("device") as found:
         on_target, target_error = build_for_target(
             folder, target, weights_in, observations, by_host, rejected
@@ -244,16 +244,11 @@ def link(folder: Path, target: Target, weights_in: str, elf: Path) -> Image:
     from targets.toolchain import link_image
 
     app = folder / "crazyflie_app"
-    defines: dict[str, Any] = {
-        "HPPO_CLOCK_HZ": f"{target.clock_hz}u",
-        "HPPO_DEADLINE_US": f"{target.deadline_us:.0f}",
-    }
     return link_image(
         target,
         [app / "src" / "hppo_device.c", app / "bare_metal" / "main.c"],
         elf,
         policy_source=folder / "policy.c",
         include=[folder, app / "src"],
-        defines=defines,
         weights_in=weights_in,
     )

@@ -110,10 +110,11 @@ def one_line_errors() -> Iterator[None]:
 
 def parse_share(text: str) -> float:
     """``--at-least``: a number above 0 and at most 1."""
-    from compile.budget import parse_positive
-
-    share = parse_positive(text, "--at-least", "shares")
-    if share is None or share > 1:
+    try:
+        share = float(text)
+    except ValueError:
+        share = 0.0
+    if not 0 < share <= 1:
         raise CompileError(f"--at-least takes a share above 0 and at most 1, not '{text}'")
     return share
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import json
 import re
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from targets.target import Target
     from targets.toolchain import PolicySizes
 
-OBS_DIM, ACT_DIM = 18, 4  # the quadrotor task's
+OBS_DIM, ACT_DIM = 22, 4  # the quadrotor task's, with the previous action
 WIDTHS = (4, 8, 16, 32, 64, 128, 256)
 MAX_DEPTH = 4
 LARGEST_MACS = 60_000  # larger ones take seconds each and add nothing to a linear model
@@ -188,19 +189,32 @@ def fit(
     target_name: Annotated[str, typer.Option("--target", help="Target to fit.")],
     samples: Annotated[int, typer.Option(help="Networks to compile and emulate.", min=40)] = 140,
     seed: Annotated[int, typer.Option(help="Seed of the draw.")] = 0,
+    json_output: Annotated[
+        bool, typer.Option("--json", help="Print the held-out errors as JSON.")
+    ] = False,
 ) -> None:
     """Fit both placements and write the target's TOML."""
     from targets.errors import TargetError
 
     try:
-        run_fit(target_name, samples, seed)
+        errors = run_fit(target_name, samples, seed)
     except (CompileError, TargetError) as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(2) from None
+    if json_output:
+        typer.echo(json.dumps({place: dataclasses.asdict(e) for place, e in errors.items()}))
+        return
+    for weights_in, held_out in errors.items():
+        typer.echo(
+            f"f32, weights in {weights_in}, held out: cycles {held_out.cycles_mean:.2%} mean, "
+            f"{held_out.cycles_max:.2%} max; memory under by at most {held_out.total_under} B, "
+            f"over by at most {held_out.total_over} B"
+        )
 
 
 def run_fit(target_name: str, count: int, seed: int) -> dict[str, Errors]:
     """Measure, fit, evaluate and write; returns the held-out errors by placement."""
+    from rich.console import Console
     from rich.progress import Progress
 
     from targets.target import WEIGHTS_IN, load_target, targets_folder
@@ -210,7 +224,7 @@ def run_fit(target_name: str, count: int, seed: int) -> dict[str, Errors]:
     find_cross(target)
     tables: dict[str, dict[str, float]] = {}
     errors: dict[str, Errors] = {}
-    with Progress() as bar:
+    with Progress(console=Console(stderr=True)) as bar:
         for weights_in in WEIGHTS_IN:
             rng = np.random.default_rng(seed)
             drawn = draw(count, largest(target, weights_in), rng)
@@ -225,12 +239,6 @@ def run_fit(target_name: str, count: int, seed: int) -> dict[str, Errors]:
             tables[f"f32.{weights_in}"] = constants
     comment = f"Fitted by `python -m compile.fit --target {target_name}`: {count} networks"
     write_fit(targets_folder() / f"{target_name}.toml", tables, f"{comment}, seed {seed}.")
-    for weights_in, error in errors.items():
-        typer.echo(
-            f"f32, weights in {weights_in}, held out: cycles {error.cycles_mean:.2%} mean, "
-            f"{error.cycles_max:.2%} max; memory never under by more than {error.total_under} B, "
-            f"over by at most {error.total_over} B"
-        )
     return errors
 
 

@@ -11,9 +11,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from compile.errors import CompileError
+
+if TYPE_CHECKING:
+    from targets.target import Target
 
 FORMAT = "hyperppo-package"
 FORMAT_VERSION = 1
@@ -61,23 +64,42 @@ def load_package(path: Path) -> Package:
                 f"{path}: {name} was changed after it was verified (its hash does not match the "
                 "manifest); run hyperppo-compile again"
             )
-    if not set(POLICY_FILES) <= set(hashes) or package_hash(path) != stamp:
+    if (
+        not set(POLICY_FILES) <= set(hashes)
+        or package_hash(path, manifest.get("conventions", {})) != stamp
+    ):
         raise CompileError(f"{path}: the package hash does not match its policy files")
     return Package(path, manifest)
 
 
-def package_hash(folder: Path) -> str:
-    """16 hex digits that a device reports: which policy it runs."""
+def package_hash(folder: Path, conventions: Mapping[str, Any]) -> str:
+    """16 hex digits that a device reports: which policy it runs, and by which conventions."""
     digest = hashlib.sha256()
     for name in POLICY_FILES:
         digest.update((folder / name).read_bytes())
+    digest.update("\n".join(convention_lines(conventions)).encode())
     return digest.digest()[:8].hex()
 
 
-def add_crazyflie_app(folder: Path, conventions: Mapping[str, Any]) -> None:
+def convention_lines(conventions: Mapping[str, Any]) -> list[str]:
+    """What the Crazyflie app builds the observation by and how often, as C definitions."""
+    lines = []
+    if "observation" in conventions:
+        lines.append(f"#define HPPO_OBSERVATION_BLOCKS {', '.join(conventions['observation'])}")
+    if conventions.get("previous_actions"):
+        lines.append(f"#define HPPO_PREVIOUS_ACTIONS {int(conventions['previous_actions'])}")
+    if "position_clip_m" in conventions:
+        lines.append(f"#define HPPO_POSITION_CLIP_M {float(conventions['position_clip_m'])}f")
+    if "control_hz" in conventions:
+        lines.append(f"#define HPPO_CONTROL_HZ {int(conventions['control_hz'])}")
+    return lines
+
+
+def add_crazyflie_app(folder: Path, conventions: Mapping[str, Any], target: Target) -> None:
     """Copy the Crazyflie app into the package, with the policy and what it goes by in its sources.
 
-    ``conventions``: the run's; the app builds the observation from its block list.
+    ``conventions``: the run's; the app builds the observation from its block list. ``target``
+    gives the deadline, the clock and the flags that the policy is compiled with.
     """
     app = folder / "crazyflie_app"
     with resources.as_file(resources.files("hil") / "crazyflie_app") as source:
@@ -85,23 +107,28 @@ def add_crazyflie_app(folder: Path, conventions: Mapping[str, Any]) -> None:
     sources = app / "src"
     for name in POLICY_FILES:
         shutil.copyfile(folder / name, sources / name)
-    stamp = ", ".join(f"0x{byte:02x}" for byte in bytes.fromhex(package_hash(folder)))
+    stamp = package_hash(folder, conventions)
     lines = [
-        "/* Which policy this is, and its conventions. The harness asks the device for the hash:",
-        " * the first bytes of the SHA-256 over policy.h, policy.c and policy_golden.h. */",
+        "/* Which policy this is, its conventions and its target. The harness asks the device for",
+        " * the hash: the first bytes of the SHA-256 over policy.h, policy.c, policy_golden.h and",
+        " * the lines of the conventions. */",
         "#ifndef PACKAGE_HASH_H",
         "#define PACKAGE_HASH_H",
         "",
-        f"#define HPPO_PACKAGE_HASH {{{stamp}}}",
+        f"#define HPPO_PACKAGE_HASH {{{', '.join(f'0x{b:02x}' for b in bytes.fromhex(stamp))}}}",
+        "",
+        *convention_lines(conventions),
+        "",
+        f"#define HPPO_CLOCK_HZ {target.clock_hz}u",
+        f"#define HPPO_DEADLINE_US {target.deadline_us:.0f}",
+        "",
+        "#endif",
+        "",
     ]
-    if "observation" in conventions:
-        lines.append(f"#define HPPO_OBSERVATION_BLOCKS {', '.join(conventions['observation'])}")
-    if "position_clip_m" in conventions:
-        lines.append(f"#define HPPO_POSITION_CLIP_M {float(conventions['position_clip_m'])}f")
-    if "control_hz" in conventions:
-        lines.append(f"#define HPPO_CONTROL_HZ {int(conventions['control_hz'])}")
-    lines += ["", "#endif", ""]
     (sources / "package_hash.h").write_text("\n".join(lines), encoding="utf-8")
+    build = sources / "Kbuild"
+    flags = build.read_text(encoding="utf-8").replace("@POLICY_FLAGS@", " ".join(target.optimise))
+    build.write_text(flags, encoding="utf-8")
 
 
 def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
@@ -111,7 +138,8 @@ def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
         for file in sorted(folder.rglob("*"))
         if file.is_file() and file.name != MANIFEST
     }
-    complete = {**manifest, "hashes": {"package": package_hash(folder), "files": files}}
+    stamp = package_hash(folder, manifest.get("conventions", {}))
+    complete = {**manifest, "hashes": {"package": stamp, "files": files}}
     text = json.dumps(complete, indent=2, allow_nan=False) + "\n"
     (folder / MANIFEST).write_text(text, encoding="utf-8")
     return complete

@@ -48,7 +48,8 @@ def test_bad_budget(option: str, text: str) -> None:
     ("arguments", "message"),
     [
         (["--at-least", "1.5"], "--at-least takes a share"),
-        (["--at-least", "most"], "--at-least takes a positive number"),
+        (["--at-least", "most"], "--at-least takes a share"),
+        (["--at-least", "nan"], "--at-least takes a share"),
         (["--weights-in", "rom"], "--weights-in takes flash or ram"),
         (["--arch", "64,x"], "not an architecture"),
         (["--target", "toaster"], "crazyflie21"),

@@ -17,6 +17,7 @@ from compile.package import (
     staging,
     write_manifest,
 )
+from targets.target import load_target
 
 FACTS = {"format": FORMAT, "format_version": FORMAT_VERSION, "precision": "f32"}
 
@@ -36,8 +37,8 @@ def test_round_trip(package: Path) -> None:
     assert loaded.path == package
     assert loaded.manifest["precision"] == "f32"
     assert set(loaded.manifest["hashes"]["files"]) == {*POLICY_FILES, "bare_metal/policy.elf"}
-    assert loaded.manifest["hashes"]["package"] == package_hash(package)
-    assert len(package_hash(package)) == 16
+    assert loaded.manifest["hashes"]["package"] == package_hash(package, {})
+    assert len(package_hash(package, {})) == 16
 
 
 def test_files_added_later_do_no_harm(package: Path) -> None:
@@ -87,17 +88,51 @@ def test_no_package(tmp_path: Path) -> None:
         load_package(tmp_path / "none")
 
 
-def test_the_app_carries_hash_and_conventions(package: Path) -> None:
-    conventions = {"observation": ["rotation", "angular_velocity"], "position_clip_m": 2}
-    add_crazyflie_app(package, conventions)
+CONVENTIONS = {
+    "observation": ["rotation", "previous_action"],
+    "previous_actions": 2,
+    "position_clip_m": 2,
+    "control_hz": 50,
+}
+
+
+def test_the_app_carries_hash_conventions_and_target(package: Path) -> None:
+    target = load_target("crazyflie21")
+    add_crazyflie_app(package, CONVENTIONS, target)
     text = (package / "crazyflie_app/src/package_hash.h").read_text()
-    digits = bytes.fromhex(package_hash(package))
+    digits = bytes.fromhex(package_hash(package, CONVENTIONS))
     assert f"HPPO_PACKAGE_HASH {{{', '.join(f'0x{b:02x}' for b in digits)}}}" in text
-    assert "HPPO_OBSERVATION_BLOCKS rotation, angular_velocity" in text
+    assert "HPPO_OBSERVATION_BLOCKS rotation, previous_action" in text
+    assert "HPPO_PREVIOUS_ACTIONS 2" in text
     assert "HPPO_POSITION_CLIP_M 2.0f" in text
+    assert "HPPO_CONTROL_HZ 50" in text
+    assert f"HPPO_CLOCK_HZ {target.clock_hz}u" in text
+    assert f"HPPO_DEADLINE_US {target.deadline_us:.0f}" in text
+    build = (package / "crazyflie_app/src/Kbuild").read_text()
+    assert f"CFLAGS_policy.o += {' '.join(target.optimise)}\n" in build
     for name in POLICY_FILES:
         copied = package / "crazyflie_app" / "src" / name
         assert copied.read_bytes() == (package / name).read_bytes()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"observation": ["previous_action", "rotation"]},
+        {"previous_actions": 3},
+        {"position_clip_m": 1.0},
+        {"control_hz": 100},
+    ],
+)
+def test_packages_that_differ_in_a_convention_alone_do_not_look_alike(
+    package: Path, change: dict[str, Any]
+) -> None:
+    assert package_hash(package, CONVENTIONS) != package_hash(package, {**CONVENTIONS, **change})
+    write_manifest(package, {**FACTS, "conventions": CONVENTIONS})
+    load_package(package)
+    edit(package, {"conventions": {**CONVENTIONS, **change}})
+    with pytest.raises(CompileError, match="package hash"):
+        load_package(package)
 
 
 def test_staging_replaces_in_one_step(package: Path) -> None:
