@@ -6,6 +6,7 @@ import shutil
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,13 +28,17 @@ int policy_self_test(void);
 #endif
 """
 
-# action_j = clip(0.5 obs_j - 0.25 obs_(j+1)): every product exact, so host and target agree.
+# action_j = clip(0.5 obs_j - 0.25 obs_(j+1) + 0.5 previous_j), the last where it is observed: every
+# product exact, so host and target agree.
 POLICY_C = """\
 #include "policy.h"
 void policy_step(const float observation[POLICY_OBS_DIM], float action[POLICY_ACT_DIM])
 {
     for (int j = 0; j < POLICY_ACT_DIM; j++) {
         float a = 0.5f * observation[j] - 0.25f * observation[j + 1];
+#if POLICY_OBS_DIM > 18
+        a += 0.5f * observation[18 + j];
+#endif
         action[j] = a > 1.0f ? 1.0f : (a < -1.0f ? -1.0f : a);
     }
 }
@@ -53,23 +58,33 @@ int policy_self_test(void)
 
 def reference(observations: np.ndarray, act_dim: int) -> np.ndarray:
     first, second = observations[:, :act_dim], observations[:, 1 : act_dim + 1]
-    return np.clip(np.float32(0.5) * first - np.float32(0.25) * second, -1, 1).astype(np.float32)
+    answer = np.float32(0.5) * first - np.float32(0.25) * second
+    if observations.shape[1] > OBS_DIM:
+        answer += np.float32(0.5) * observations[:, OBS_DIM : OBS_DIM + act_dim]
+    clipped: np.ndarray = np.clip(answer, -1, 1).astype(np.float32)
+    return clipped
 
 
 def build_package(
-    folder: Path, *, act_dim: int = ACT_DIM, golden: str = "0.375f", image: bool = True
+    folder: Path,
+    *,
+    act_dim: int = ACT_DIM,
+    golden: str = "0.375f",
+    image: bool = True,
+    conventions: dict[str, Any] | None = None,
 ) -> Path:
     folder.mkdir(parents=True)
-    (folder / "policy.h").write_text(POLICY_H.format(obs=OBS_DIM, act=act_dim))
+    obs_dim = OBS_DIM + ACT_DIM * (conventions or {}).get("previous_actions", 0)
+    (folder / "policy.h").write_text(POLICY_H.format(obs=obs_dim, act=act_dim))
     (folder / "policy.c").write_text(POLICY_C)
     (folder / "policy_golden.h").write_text(POLICY_GOLDEN_H % golden)
-    observations = np.random.default_rng(0).normal(size=(1024, OBS_DIM)).astype(np.float32)
+    observations = np.random.default_rng(0).normal(size=(1024, obs_dim)).astype(np.float32)
     np.savez(
         folder / "observations.npz",
         observations=observations,
         actions=reference(observations, act_dim),
     )
-    add_crazyflie_app(folder, {})
+    add_crazyflie_app(folder, conventions or {}, load_target("crazyflie21"))
     if image:
         app = folder / "crazyflie_app"
         (folder / "bare_metal").mkdir()
@@ -87,6 +102,7 @@ def build_package(
             "format_version": 1,
             "architecture": {"name": "none", "hidden": [], "params": 76, "macs": 72},
             "precision": "f32",
+            "conventions": conventions or {},
             "target": {
                 "name": "crazyflie21",
                 "core": "cortex_m4f",

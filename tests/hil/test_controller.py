@@ -10,6 +10,7 @@ import ctypes
 import os
 import shutil
 import subprocess
+from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
 
@@ -52,9 +53,21 @@ class Control(ctypes.Structure):
     _fields_ = [("forces", ctypes.c_float * 4), ("mode", ctypes.c_int)]
 
 
+CONVENTIONS = {
+    "observation": [
+        *("position_error_body", "velocity_error_body", "rotation", "angular_velocity"),
+        "previous_action",
+    ],
+    "previous_actions": 2,
+    "position_clip_m": 1.0,
+    "control_hz": 100,
+}
+
+
 @pytest.fixture(scope="module")
-def library(host_package: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def library(make_package: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("controller")
+    host_package = make_package(folder / "package", image=False, conventions=CONVENTIONS)
     for name in HEADERS:
         (folder / f"{name}.h").write_text('#include "firmware.h"\n')
     names = ("hppo_device.c", "hppo_observation.c", "hppo_controller.c")
@@ -137,6 +150,22 @@ def test_enabled_after_the_self_test_it_commands_the_motors(ready: Firmware) -> 
     action = np.clip(0.5 * observation[:4] - 0.25 * observation[1:], -1, 1)
     np.testing.assert_allclose(control.forces[:], (action + 1) / 2, rtol=1e-6)
     assert ready.status & (PASSED | ACTIVE) == PASSED | ACTIVE
+
+
+def test_it_observes_its_own_past_answers_and_only_those_that_flew(ready: Firmware) -> None:
+    first = ready.step().forces[0]
+    base = 2 * first - 1  # of a still drone: each answer adds half of the one before
+    for expected in (1.5 * base, 1.75 * base, 1.875 * base):
+        assert 2 * ready.step().forces[0] - 1 == pytest.approx(expected, rel=1e-6)
+    ready.set(enable=0)
+    ready.step(1)
+    ready.set(enable=1)
+    assert ready.step(1).mode == LEGACY  # an answer from before does not count
+    assert ready.step(8).forces[0] == first  # the stock controller flew in between
+    ready.set(enable=0, mode=1)
+    ready.step(50)  # it runs, but the motors do not follow it
+    ready.set(enable=1)
+    assert ready.step().forces[0] == first
 
 
 def test_without_the_self_test_it_never_flies(firmware: Firmware) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import ctypes
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from compile.package import convention_lines
 from targets.toolchain import HOST_FLAGS, compile_host_library
 
 SOURCES = Path(str(resources.files("hil") / "crazyflie_app" / "src"))
@@ -24,6 +26,7 @@ class Flight(ctypes.Structure):
         ("gyro", ctypes.c_float * 3),
         ("goal_position", ctypes.c_float * 3),
         ("goal_velocity", ctypes.c_float * 3),
+        ("previous_action", ctypes.c_float * 4),
     ]
 
 
@@ -42,6 +45,7 @@ def observe(host_package: Path, tmp_path_factory: pytest.TempPathFactory) -> cty
 
 
 def build(library: ctypes.CDLL, **fields: np.ndarray) -> tuple[bool, np.ndarray]:
+    fields.setdefault("previous_action", np.zeros(4))
     flight = Flight(*(tuple(map(float, fields[field[0]])) for field in Flight._fields_))
     observation = (ctypes.c_float * 18)()
     good = bool(library.hppo_observe(ctypes.byref(flight), observation))
@@ -138,3 +142,73 @@ def test_an_attitude_that_is_none_is_refused(
         goal_velocity=zeros,
     )
     assert not good
+
+
+BLOCKS = ["position_error_body", "velocity_error_body", "rotation", "angular_velocity"]
+SIZES = {"position_error_body": 3, "velocity_error_body": 3, "rotation": 9, "angular_velocity": 3}
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+def test_against_the_simulators_builder(tmp_path: Path, steps: int) -> None:
+    """Every block, the previous actions and the clip; in the simulator's order and in another."""
+    torch = pytest.importorskip("torch")
+    from hyperppo.envs.quadrotor import dynamics, observation
+
+    count, clip = 200, 0.7
+    rng = np.random.default_rng(steps)
+    quaternion = rng.normal(size=(count, 4)).astype(np.float32)
+    quaternion /= np.linalg.norm(quaternion, axis=1, keepdims=True)
+    numbers = rng.normal(size=(count, 5, 3)).astype(np.float32)
+    numbers[::2] *= 0.1  # half of them within the clip
+    position, velocity, degrees, goal, goal_velocity = numbers.transpose(1, 0, 2)
+    actions = rng.uniform(-1, 1, size=(count, steps + 2, 4)).astype(np.float32)  # oldest first
+    newest_first = actions[:, : -steps - 1 : -1].reshape(count, -1)
+
+    def column(values: np.ndarray) -> Any:
+        return torch.from_numpy(np.ascontiguousarray(values.T))
+
+    expected = observation.build(
+        column(position - goal),
+        column(velocity - goal_velocity),
+        dynamics.rotation_matrix(column(np.roll(quaternion, 1, axis=1))),
+        column(np.radians(degrees)),
+        clip,
+        column(newest_first),
+    )
+    whole = expected.numpy().T
+
+    names = [*BLOCKS, "previous_action"]
+    starts = np.cumsum([0, *(SIZES.get(name, 4 * steps) for name in names)])
+    for order in (names, names[::-1]):
+        (tmp_path / "policy.h").write_text(
+            f"#define POLICY_OBS_DIM {18 + 4 * steps}\n#define POLICY_ACT_DIM 4\n"
+        )
+        lines = convention_lines(
+            {"observation": order, "previous_actions": steps, "position_clip_m": clip}
+        )
+        (tmp_path / "package_hash.h").write_text("\n".join(lines) + "\n")
+        library = ctypes.CDLL(
+            str(
+                compile_host_library(
+                    [SOURCES / "hppo_observation.c"],
+                    tmp_path / f"{order[0]}.so",
+                    include=[tmp_path],
+                )
+            )
+        )
+        library.hppo_observe.restype = ctypes.c_bool
+        pieces = [slice(starts[names.index(n)], starts[names.index(n) + 1]) for n in order]
+        wanted = np.concatenate([whole[:, piece] for piece in pieces], axis=1)
+        for i in range(count):
+            flight = np.concatenate(
+                [position[i], velocity[i], quaternion[i], degrees[i], goal[i], goal_velocity[i]]
+            )
+            record = np.concatenate([flight, np.full(4 * steps, np.nan)]).astype(np.float32)
+            pointer = record.ctypes.data_as(ctypes.c_void_p)
+            library.hppo_forget(pointer)
+            assert not record[19:].any()
+            for action in actions[i]:
+                library.hppo_remember(pointer, action.ctypes.data_as(ctypes.c_void_p))
+            found = np.full(18 + 4 * steps, np.nan, np.float32)
+            assert library.hppo_observe(pointer, found.ctypes.data_as(ctypes.c_void_p))
+            np.testing.assert_allclose(found, wanted[i], atol=2e-6)

@@ -5,10 +5,6 @@
  */
 #include "hppo_device.h"
 
-#ifndef HPPO_CLOCK_HZ
-#define HPPO_CLOCK_HZ 168000000u
-#endif
-
 /* Arm DDI 0403 (ARMv7-M): debug watchpoint and trace unit. ST RM0090: basic timer TIM7, counting
  * microseconds as the Crazyflie firmware sets it up. */
 #define DEMCR (*(volatile uint32_t *)0xE000EDFCu)

@@ -32,6 +32,7 @@
 
 static bool running; /* the cycle counter runs and the app has started */
 static bool usable;  /* action holds the answer to the latest observation */
+static hppo_flight_t flight;
 static float observation[POLICY_OBS_DIM];
 static float action[POLICY_ACT_DIM];
 
@@ -104,27 +105,27 @@ static void copy3(float to[3], float x, float y, float z)
 }
 
 /* False when the setpoint gives no position to fly to. */
-static bool read_flight(hppo_flight_t *flight, const setpoint_t *setpoint,
-                        const sensorData_t *sensors, const state_t *state)
+static bool read_flight(const setpoint_t *setpoint, const sensorData_t *sensors,
+                        const state_t *state)
 {
     if (setpoint->mode.x != modeAbs || setpoint->mode.y != modeAbs ||
         setpoint->mode.z != modeAbs) {
         return false;
     }
     const quaternion_t *q = &state->attitudeQuaternion;
-    copy3(flight->position, state->position.x, state->position.y, state->position.z);
-    copy3(flight->velocity, state->velocity.x, state->velocity.y, state->velocity.z);
-    copy3(flight->quaternion, q->x, q->y, q->z);
-    flight->quaternion[3] = q->w;
-    copy3(flight->gyro, sensors->gyro.x, sensors->gyro.y, sensors->gyro.z);
-    copy3(flight->goal_position, setpoint->position.x, setpoint->position.y,
+    copy3(flight.position, state->position.x, state->position.y, state->position.z);
+    copy3(flight.velocity, state->velocity.x, state->velocity.y, state->velocity.z);
+    copy3(flight.quaternion, q->x, q->y, q->z);
+    flight.quaternion[3] = q->w;
+    copy3(flight.gyro, sensors->gyro.x, sensors->gyro.y, sensors->gyro.z);
+    copy3(flight.goal_position, setpoint->position.x, setpoint->position.y,
           setpoint->position.z);
     float wanted[3];
     copy3(wanted, setpoint->velocity.x, setpoint->velocity.y, setpoint->velocity.z);
     if (setpoint->velocity_body) {
-        return hppo_body_to_world(flight->quaternion, wanted, flight->goal_velocity);
+        return hppo_body_to_world(flight.quaternion, wanted, flight.goal_velocity);
     }
-    memcpy(flight->goal_velocity, wanted, sizeof wanted);
+    memcpy(flight.goal_velocity, wanted, sizeof wanted);
     return true;
 }
 
@@ -149,16 +150,21 @@ void controllerOutOfTree(control_t *control, const setpoint_t *setpoint,
 {
     controllerPid(control, setpoint, sensors, state, step);
 
-    if (RATE_DO_EXECUTE(HPPO_CONTROL_HZ, step)) {
-        static hppo_flight_t flight;
-        usable = wanted() && read_flight(&flight, setpoint, sensors, state) &&
+    const bool due = RATE_DO_EXECUTE(HPPO_CONTROL_HZ, step);
+    if (due) {
+        usable = wanted() && read_flight(setpoint, sensors, state) &&
                  hppo_observe(&flight, observation) && hppo_device_step(observation, action);
     }
     if (!hppo_device_may_fly() || !usable || POLICY_ACT_DIM != STABILIZER_NR_OF_MOTORS) {
+        usable = false;
+        hppo_forget(&flight); /* the policy did not move the motors: it has no past */
         hppo_log_status = (uint8_t)(hppo_log_status & ~HPPO_STATUS_ACTIVE);
         return;
     }
     hppo_log_status |= HPPO_STATUS_ACTIVE;
+    if (due) {
+        hppo_remember(&flight, action);
+    }
     control->controlMode = controlModeForce;
     for (int motor = 0; motor < POLICY_ACT_DIM; motor++) {
         const float a = action[motor]; /* [-1, 1] to a fraction of full thrust */

@@ -3,7 +3,6 @@
 
 #include <string.h>
 
-#include "package_hash.h"
 #include "policy_golden.h"
 
 #define CHUNKS ((POLICY_OBS_DIM + HPPO_CHUNK_FLOATS - 1) / HPPO_CHUNK_FLOATS)

@@ -9,6 +9,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "package_hash.h"
 #include "policy.h"
 
 #define HPPO_CONTRACT_VERSION 1
@@ -17,10 +18,6 @@
 #define HPPO_CHUNK_FLOATS 6  /* observation values in one LOAD, action values in one later RUN part */
 #define HPPO_FIRST_FLOATS 4  /* action values in part 0 of a RUN reply */
 #define HPPO_MAX_REPEAT 1000
-
-#ifndef HPPO_DEADLINE_US
-#define HPPO_DEADLINE_US 1000 /* one tick of the 1 kHz stabiliser loop */
-#endif
 
 enum hppo_command {
     HPPO_HELLO = 1,

@@ -3,8 +3,6 @@
 #include <math.h>
 #include <string.h>
 
-#include "package_hash.h"
-
 /* The package may name its own blocks, in its order, as conventions.observation lists them. */
 #ifndef HPPO_OBSERVATION_BLOCKS
 #define HPPO_OBSERVATION_BLOCKS \
@@ -15,12 +13,19 @@
 #endif
 
 #define RADIANS_PER_DEGREE 0.017453292519943295f
-#define LARGEST_BLOCK 9
+#define LARGEST_BLOCK (HPPO_HISTORY > 9 ? HPPO_HISTORY : 9)
+
+enum block {
+    position_error_body,
+    velocity_error_body,
+    rotation,
+    angular_velocity,
+    previous_action
+};
+
+static const enum block blocks[] = {HPPO_OBSERVATION_BLOCKS};
 
 typedef float rotation_t[3][3]; /* body to world */
-
-/* A block writes its values and returns how many. */
-typedef int (*block_t)(const hppo_flight_t *flight, rotation_t R, float *out);
 
 /* R from the quaternion scaled to unit length. Standard formula, e.g. J. Diebel, "Representing
  * attitude" (2006), eq. 125 transposed. */
@@ -67,7 +72,7 @@ static int error_body(const float actual[3], const float goal[3], rotation_t R, 
 }
 
 /* Clipped by its norm, so that a far goal keeps its direction. */
-static int position_error_body(const hppo_flight_t *flight, rotation_t R, float *out)
+static int clipped_position_error(const hppo_flight_t *flight, rotation_t R, float *out)
 {
     const int count = error_body(flight->position, flight->goal_position, R, out);
     const float norm2 = out[0] * out[0] + out[1] * out[1] + out[2] * out[2];
@@ -80,30 +85,28 @@ static int position_error_body(const hppo_flight_t *flight, rotation_t R, float 
     return count;
 }
 
-static int velocity_error_body(const hppo_flight_t *flight, rotation_t R, float *out)
+/* Writes a block's values and returns how many. */
+static int write_block(enum block block, const hppo_flight_t *flight, rotation_t R, float *out)
 {
-    return error_body(flight->velocity, flight->goal_velocity, R, out);
-}
-
-static int rotation(const hppo_flight_t *flight, rotation_t R, float *out)
-{
-    (void)flight;
-    for (int i = 0; i < 9; i++) {
-        out[i] = R[i / 3][i % 3];
+    switch (block) {
+    case position_error_body:
+        return clipped_position_error(flight, R, out);
+    case velocity_error_body:
+        return error_body(flight->velocity, flight->goal_velocity, R, out);
+    case rotation:
+        memcpy(out, R, sizeof(rotation_t));
+        return 9;
+    case angular_velocity:
+        for (int i = 0; i < 3; i++) {
+            out[i] = flight->gyro[i] * RADIANS_PER_DEGREE;
+        }
+        return 3;
+    case previous_action:
+        memcpy(out, flight->previous_action, sizeof flight->previous_action);
+        return HPPO_HISTORY;
     }
-    return 9;
+    return 0;
 }
-
-static int angular_velocity(const hppo_flight_t *flight, rotation_t R, float *out)
-{
-    (void)R;
-    for (int i = 0; i < 3; i++) {
-        out[i] = flight->gyro[i] * RADIANS_PER_DEGREE;
-    }
-    return 3;
-}
-
-static const block_t blocks[] = {HPPO_OBSERVATION_BLOCKS};
 
 bool hppo_observe(const hppo_flight_t *flight, float observation[POLICY_OBS_DIM])
 {
@@ -114,7 +117,7 @@ bool hppo_observe(const hppo_flight_t *flight, float observation[POLICY_OBS_DIM]
     int filled = 0;
     for (unsigned i = 0; i < sizeof blocks / sizeof blocks[0]; i++) {
         float values[LARGEST_BLOCK];
-        const int count = blocks[i](flight, R, values);
+        const int count = write_block(blocks[i], flight, R, values);
         if (filled + count > POLICY_OBS_DIM) {
             return false;
         }
@@ -122,4 +125,16 @@ bool hppo_observe(const hppo_flight_t *flight, float observation[POLICY_OBS_DIM]
         filled += count;
     }
     return filled == POLICY_OBS_DIM;
+}
+
+void hppo_remember(hppo_flight_t *flight, const float action[POLICY_ACT_DIM])
+{
+    float *history = flight->previous_action;
+    memmove(history + POLICY_ACT_DIM, history, sizeof(float) * (HPPO_HISTORY - POLICY_ACT_DIM));
+    memcpy(history, action, sizeof(float) * POLICY_ACT_DIM);
+}
+
+void hppo_forget(hppo_flight_t *flight)
+{
+    memset(flight->previous_action, 0, sizeof flight->previous_action);
 }

@@ -4,7 +4,13 @@
 
 #include <stdbool.h>
 
+#include "package_hash.h"
 #include "policy.h"
+
+#ifndef HPPO_PREVIOUS_ACTIONS
+#define HPPO_PREVIOUS_ACTIONS 1 /* steps that the block previous_action looks back */
+#endif
+#define HPPO_HISTORY (HPPO_PREVIOUS_ACTIONS * POLICY_ACT_DIM)
 
 /* What the builder reads, in the units in which the firmware keeps it. A struct of our own, so
  * that the builder compiles and is tested without the firmware. */
@@ -16,11 +22,16 @@ typedef struct {
     float gyro[3];          /* degrees/s, body */
     float goal_position[3]; /* m, world */
     float goal_velocity[3]; /* m/s, world */
+    float previous_action[HPPO_HISTORY]; /* the policy's answers in [-1, 1], newest first */
 } hppo_flight_t;
 
 /* Writes the observation in SI units. False, and an unusable observation, when the quaternion is
  * far from unit length or the convention's blocks do not fill POLICY_OBS_DIM values. */
 bool hppo_observe(const hppo_flight_t *flight, float observation[POLICY_OBS_DIM]);
+
+/* Puts the policy's latest answer in front of its previous ones; zeroes them all. */
+void hppo_remember(hppo_flight_t *flight, const float action[POLICY_ACT_DIM]);
+void hppo_forget(hppo_flight_t *flight);
 
 /* Rotates a vector from body to world; false when the quaternion is far from unit length. */
 bool hppo_body_to_world(const float quaternion[4], const float body[3], float world[3]);
