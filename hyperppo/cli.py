@@ -213,9 +213,9 @@ def export(
 
 
 def _row(index: int, architecture: tuple[int, ...], board: Any, i: int) -> dict[str, Any]:
-    from hyperppo.space import format_architecture
-
     import math
+
+    from hyperppo.space import format_architecture
 
     def number(value: float, digits: int) -> float | None:
         return round(float(value), digits) if math.isfinite(value) else None

@@ -51,12 +51,12 @@ def fly(run: Run, architecture: Architecture, scenario: str, seed: int) -> Fligh
     crashed = False
     for _ in range(env.episode_steps - 1):  # the last step would already show the next episode
         goal, _ = env.goal_now()
-        _, x, y, _ = env.state.attitude[:, 0].tolist()
+        _, x, y, _ = env.world.state.attitude[:, 0].tolist()
         tilt = math.degrees(math.acos(max(-1.0, min(1.0, 1 - 2 * (x * x + y * y)))))
         action = policy(observation.t()).t()
         rows.append(
             (
-                env.state.position[:, 0].numpy(),
+                env.world.state.position[:, 0].numpy(),
                 goal[:, 0].numpy(),
                 tilt,
                 (action[:, 0].numpy() + 1) / 2,

@@ -70,7 +70,7 @@ def collect(
         rewards.append(step.reward)
         terminated.append(step.terminated)
         truncated.append(step.truncated)
-        finals.append(step.final_critic_input.t()[step.truncated])
+        finals.append(step.final_critic_input.t())
         for name, values in step.metrics.items():
             metrics.setdefault(name, []).append(values)
     critic_inputs[T] = critic_input.t()

@@ -190,7 +190,8 @@ class Trainer:
         options = self.config.ppo
         decay = self._decay()
         old_log_std = rollout.log_std[:, None]
-        totals = torch.zeros(3, device=self.device)
+        policy_losses: list[Tensor] = []
+        value_losses: list[Tensor] = []
         kl = 0.0
         for _ in range(options.epochs):
             for j in range(options.minibatches):
@@ -200,17 +201,18 @@ class Trainer:
                     drift = ppo.gaussian_kl(batch.mean[j], old_log_std, mean, log_std[:, None])
                     kl = float(drift)
                 self._adapt_learning_rate(kl)
-                new_log_prob = log_prob(batch.action[j], mean, log_std[:, None])
-                ratio = torch.exp(new_log_prob - batch.log_prob[j])
-                actor_loss = ppo.policy_loss(ratio, batch.advantage[j], options.clip)
-                entropy = log_std.sum(-1).mean()
-                _descend(
-                    self.policy_optimizer,
-                    self.policy,
-                    actor_loss - options.entropy * entropy,
-                    self.learning_rate * decay,
-                    options.max_grad_norm,
-                )
+                if not self._too_far(kl):
+                    new_log_prob = log_prob(batch.action[j], mean, log_std[:, None])
+                    ratio = torch.exp(new_log_prob - batch.log_prob[j])
+                    actor_loss = ppo.policy_loss(ratio, batch.advantage[j], options.clip)
+                    _descend(
+                        self.policy_optimizer,
+                        self.policy,
+                        actor_loss - options.entropy * log_std.sum(-1).mean(),
+                        self.learning_rate * decay,
+                        options.max_grad_norm,
+                    )
+                    policy_losses.append(actor_loss.detach())
                 value = self.critic(batch.critic_input[j])
                 critic_loss = ppo.value_loss(
                     value, batch.value[j], batch.target[j], options.value_clip
@@ -222,15 +224,20 @@ class Trainer:
                     options.critic_learning_rate * decay,
                     options.max_grad_norm,
                 )
-                totals += torch.stack((actor_loss, critic_loss, entropy)).detach()
-        policy_loss, value_loss, _ = (totals / (options.epochs * options.minibatches)).tolist()
+                value_losses.append(critic_loss.detach())
         return {
-            "policy_loss": policy_loss,
-            "value_loss": value_loss,
+            "policy_loss": float(torch.stack(policy_losses).mean()),
+            "value_loss": float(torch.stack(value_losses).mean()),
             "kl": kl,
             "learning_rate": self.learning_rate * decay,
+            "skipped": 1 - len(policy_losses) / len(value_losses),
             "std": float(log_std.detach().exp().mean()),
         }
+
+    def _too_far(self, kl: float) -> bool:
+        """Whether the policy has left the data so far behind that more steps would be blind."""
+        target = self.config.ppo.kl_target
+        return target is not None and kl > 4 * target
 
     def _adapt_learning_rate(self, kl: float) -> None:
         """Keep the KL divergence near its target (rsl_rl's and the original's rule)."""

@@ -18,7 +18,7 @@ class Step:
     reward: Tensor  # (N,) float32
     terminated: Tensor  # (N,) bool: a true end, its value is 0
     truncated: Tensor  # (N,) bool: the time limit; the state before the reset still has a value
-    final_critic_input: Tensor  # (critic_dim, N) float32, before the reset
+    final_critic_input: Tensor  # (critic_dim, K) float32: before the reset, where truncated
     metrics: dict[str, Tensor]  # each (N,) float32: the task's own figures; NaN: does not count
 
 

@@ -38,7 +38,9 @@ class PointMass:
 
     def step(self, action: Tensor) -> Step:
         u = action.clamp(-1, 1)
-        cost = (torch.tensor(Q, dtype=torch.float32) @ self.x * self.x).sum(0) + R.item() * u[0] ** 2
+        cost = (torch.tensor(Q, dtype=torch.float32) @ self.x * self.x).sum(0) + R.item() * u[
+            0
+        ] ** 2
         after = torch.tensor(A, dtype=torch.float32) @ self.x
         after = after + torch.tensor(B, dtype=torch.float32) @ u
         self.time += 1

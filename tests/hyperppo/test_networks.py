@@ -27,9 +27,7 @@ def ghn() -> GHN:
 def test_layers_have_their_shapes_and_start_near_he_initialisation(ghn: GHN) -> None:
     policies, _ = ghn(ARCHITECTURES)
     for architecture, weights in zip(ARCHITECTURES, policies, strict=True):
-        for (fan_in, fan_out), (w, b) in zip(
-            SPACE.layer_sizes(architecture), weights, strict=True
-        ):
+        for (fan_in, fan_out), (w, b) in zip(SPACE.layer_sizes(architecture), weights, strict=True):
             assert w.shape == (fan_out, fan_in)
             assert b.shape == (fan_out,)
     hidden = policies[1][1][0]

@@ -20,7 +20,7 @@ def test_the_observation_is_what_the_conventions_say() -> None:
         step = env.step(action)
     goal_position, goal_velocity = (x.double().numpy() for x in env.goal_now())
     for i in range(32):
-        w, x, y, z = env.state.attitude[:, i].double().tolist()
+        w, x, y, z = env.world.state.attitude[:, i].double().tolist()
         # Independent: the columns of R are the rotated unit vectors, by quaternion products.
         R = np.array(
             [
@@ -29,11 +29,11 @@ def test_the_observation_is_what_the_conventions_say() -> None:
                 [2 * (x * z - w * y), 2 * (y * z + w * x), w * w - x * x - y * y + z * z],
             ]
         )
-        error = env.state.position[:, i].double().numpy() - goal_position[:, i]
+        error = env.world.state.position[:, i].double().numpy() - goal_position[:, i]
         if np.linalg.norm(error) > 1:
             error = error / np.linalg.norm(error)
-        relative = env.state.velocity[:, i].double().numpy() - goal_velocity[:, i]
-        expected = [R.T @ error, R.T @ relative, R.ravel(), env.state.angular_velocity[:, i]]
+        relative = env.world.state.velocity[:, i].double().numpy() - goal_velocity[:, i]
+        expected = [R.T @ error, R.T @ relative, R.ravel(), env.world.state.angular_velocity[:, i]]
         expected.append(action[:, i])
         np.testing.assert_allclose(step.observation[:, i], np.concatenate(expected), atol=2e-6)
 
@@ -48,7 +48,7 @@ def test_noise_has_the_stated_size_and_keeps_the_rotation_a_rotation() -> None:
     near = seen[1][:3].norm(dim=0) < 0.9  # where the clip does not act
     assert near.sum() > 100
     assert difference[:3, near].std().item() == pytest.approx(0.01, rel=0.3)
-    assert difference[15:].std().item() == pytest.approx(0.03, rel=0.1)
+    assert difference[15:18].std().item() == pytest.approx(0.03, rel=0.1)
     R = seen[0][6:15].view(3, 3, -1)
     product = torch.einsum("ijn,kjn->ikn", R, R)
     assert (product - torch.eye(3)[..., None]).abs().max() < 5e-3
@@ -59,15 +59,14 @@ def test_an_episode_ends_by_crash_or_by_time_and_starts_again() -> None:
     env.reset()
     crashed = truncated = 0
     for t in range(50):
-        before = env.time.clone()
+        before = env.world.time.clone()
         step = env.step(torch.full((4, 256), 0.1))
         ended = step.terminated | step.truncated
         assert not (step.terminated & step.truncated).any()
-        assert (env.time[ended] == 0).all()
-        assert (env.time[~ended] == before[~ended] + 1).all()
+        assert (env.world.time[ended] == 0).all()
+        assert (env.world.time[~ended] == before[~ended] + 1).all()
         if ended.any():
-            same = (step.critic_input == step.final_critic_input).all(0)
-            assert (same == ~ended).all()
+            assert step.final_critic_input.shape == (env.critic_dim, int(step.truncated.sum()))
         crashed += int(step.terminated.sum())
         truncated += int(step.truncated.sum())
         assert truncated == 0 or t >= 49
@@ -79,10 +78,10 @@ def test_an_episode_ends_by_crash_or_by_time_and_starts_again() -> None:
 def test_a_crash_costs_and_hovering_at_the_goal_pays() -> None:
     env = QuadrotorEnv(8, QuadrotorOptions(spawn_m=0.0, spawn_hard=0.0), seed=2)
     env.reset()
-    hover = (env.plant.mass * 9.81 / 4 / env.plant.max_thrust).expand(4, 8)
-    env.state.motor = hover.clone()
+    hover = (env.world.plant.mass * 9.81 / 4 / env.world.plant.max_thrust).expand(4, 8)
+    env.world.state.motor = hover.clone()
     near = env.step(hover * 2 - 1).reward
-    env.state.attitude[:, 0] = torch.tensor([0.0, 1.0, 0.0, 0.0])  # upside down
+    env.world.state.attitude[:, 0] = torch.tensor([0.0, 1.0, 0.0, 0.0])  # upside down
     step = env.step(hover * 2 - 1)
     assert (near > 2.5).all()
     assert step.terminated[0]
@@ -116,8 +115,8 @@ def test_the_same_seed_gives_the_same_flight_and_a_saved_state_goes_on_bit_for_b
     a.reset(), b.reset()
     for x, y in zip(roll(a, 30, 0), roll(b, 30, 0), strict=True):
         assert torch.equal(x, y)
-    c = QuadrotorEnv(64, options, 6)
-    c.reset()
+    c = QuadrotorEnv(64, options, 5)
+    c.reset(), c.reset()  # elsewhere, until it is told where
     c.load_state_dict({k: v.clone() for k, v in a.state_dict().items()})
     for x, y in zip(roll(a, 30, 30), roll(c, 30, 30), strict=True):
         assert torch.equal(x, y)
@@ -126,7 +125,9 @@ def test_the_same_seed_gives_the_same_flight_and_a_saved_state_goes_on_bit_for_b
 def test_the_position_error_is_clipped_by_its_norm() -> None:
     far = torch.tensor([[3.0], [0.0], [4.0]])
     eye = torch.eye(3).reshape(9, 1)
-    built = observation.build(far, torch.zeros(3, 1), eye, torch.zeros(3, 1), 1.0)
+    built = observation.build(
+        far, torch.zeros(3, 1), eye, torch.zeros(3, 1), 1.0, torch.zeros(0, 1)
+    )
     torch.testing.assert_close(built[:3, 0], torch.tensor([0.6, 0.0, 0.8]))
 
 

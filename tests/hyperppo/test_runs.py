@@ -95,16 +95,21 @@ def test_a_damaged_leaderboard_says_how_to_make_it_again(
     copy = tmp_path / "copy"
     shutil.copytree(small_run, copy)
     damage(copy)
-    with pytest.raises(HyperPPOError, match="hyperppo evaluate .* --all"):
+    with pytest.raises(HyperPPOError, match=r"hyperppo evaluate .* --all"):
         load_run(copy).leaderboard()
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_text("old")
-    with pytest.raises(RuntimeError), replacing(path) as temporary:
-        temporary.write_text("half")
-        raise RuntimeError
+
+    def fail_half_way() -> None:
+        with replacing(path) as temporary:
+            temporary.write_text("half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail_half_way()
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
     with pytest.raises(HyperPPOError, match="cannot write"), replacing(Path("/proc/nothing/x")):

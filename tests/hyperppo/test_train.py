@@ -64,9 +64,12 @@ def test_a_run_is_not_overwritten_and_takes_one_training_at_a_time(small_run: Pa
     before = (small_run / "checkpoint.safetensors").read_bytes()
     with pytest.raises(HyperPPOError, match="add --resume"):
         job.start(small_config(), small_run, "")
-    with job.locked(small_run), pytest.raises(HyperPPOError, match="another training"):
-        with job.locked(small_run):
-            pass
+    with (
+        job.locked(small_run),
+        pytest.raises(HyperPPOError, match="another training"),
+        job.locked(small_run),
+    ):
+        pass
     assert (small_run / "checkpoint.safetensors").read_bytes() == before
 
 

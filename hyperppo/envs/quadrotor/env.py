@@ -3,50 +3,31 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, fields
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from hyperppo.envs.base import Step
 from hyperppo.envs.quadrotor import dynamics, goals, observation
-from hyperppo.envs.quadrotor.dynamics import Plant, State
 from hyperppo.envs.quadrotor.goals import Goal
-from hyperppo.envs.quadrotor.options import PlantRanges, QuadrotorOptions, Range
+from hyperppo.envs.quadrotor.noise import NoisePool
+from hyperppo.envs.quadrotor.options import QuadrotorOptions
+from hyperppo.envs.quadrotor.spawn import spawn
+from hyperppo.envs.quadrotor.world import (
+    ACT_DIM,
+    columns,
+    critic_dim,
+    critic_input,
+    goal_now,
+    look,
+    overwrite,
+    tensors,
+)
 from hyperppo.errors import HyperPPOError
 
-ACT_DIM = 4
 SETTLED_S = 3.0  # the tracking error counts from here on: before it, the vehicle is on its way
-_Batch = TypeVar("_Batch", State, Plant, Goal)
-
-
-def _uniform(low_high: Range, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-    low, high = low_high
-    return low + (high - low) * torch.rand(shape, generator=generator, device=generator.device)
-
-
-def sample_plant(ranges: PlantRanges, num: int, generator: torch.Generator) -> Plant:
-    """Draw `num` vehicles."""
-    mass = _uniform(ranges.mass_kg, (num,), generator)
-    thrust_to_weight = _uniform(ranges.thrust_to_weight, (num,), generator)
-    low, high = ranges.motor_time_constant_s
-    log_lag = _uniform((math.log(low), math.log(high)), (num,), generator)
-    nominal = torch.tensor(dynamics.INERTIA, device=generator.device)[:, None]
-    return Plant(
-        mass=mass,
-        max_thrust=thrust_to_weight * mass * (dynamics.GRAVITY / 4),
-        motor_time_constant=log_lag.exp(),
-        inertia=nominal * _uniform(ranges.inertia_scale, (3, num), generator),
-        drag=_uniform(ranges.drag_per_s, (num,), generator),
-        torque_to_thrust=_uniform(ranges.torque_to_thrust_m, (num,), generator),
-    )
-
-
-def _write(batch: _Batch, index: Tensor, values: _Batch) -> None:
-    """Overwrite the columns `index` (int64) of every field, in place."""
-    for f in fields(batch):
-        getattr(batch, f.name)[..., index] = getattr(values, f.name)
+_SPARES = 1024  # episode starts drawn together: one by one they would cost a step's time
 
 
 class QuadrotorEnv:
@@ -77,201 +58,113 @@ class QuadrotorEnv:
         self.options = options
         self.device = torch.device(device)
         self.obs_dim = observation.observation_dim(options.previous_actions)
-        self.critic_dim = 18 + 3 + 4 + ACT_DIM + 7
+        self.critic_dim = critic_dim(options.previous_actions)
         self.episode_steps = round(options.episode_s * options.control_hz)
         self.generator = torch.Generator(self.device).manual_seed(seed)
-        self._dt = 1 / options.control_hz
+        self._noise = NoisePool(seed, self.generator)
+        self.world = spawn(options, num_envs, self.generator)
+        self._refill()
 
     def reset(self) -> tuple[Tensor, Tensor]:
         """Start every episode anew."""
-        everything = self._spawn(self.num_envs)
-        self.state, self.plant, self.goal = everything
-        self.time = torch.zeros(self.num_envs, dtype=torch.int64, device=self.device)
-        self.action = torch.zeros((ACT_DIM, self.num_envs), device=self.device)
-        self.disturbance = torch.zeros_like(self.action)
-        k = max(1, self.options.previous_actions)
-        self.history = torch.zeros((ACT_DIM * k, self.num_envs), device=self.device)
-        rotation, position_error, velocity_error = self._errors()
-        return (
-            self._observe(rotation, position_error, velocity_error),
-            self._critic_input(rotation, position_error, velocity_error),
-        )
+        self.world = spawn(self.options, self.num_envs, self.generator)
+        view = look(self.world, self.options, self._noise)
+        return view.observation, critic_input(self.world, view)
 
     def desynchronise(self) -> None:
         """Spread the episodes' phases, so that they do not all end in the same rollout."""
-        shape = (self.num_envs,)
-        self.time = torch.randint(
-            self.episode_steps, shape, generator=self.generator, device=self.device
-        )
-
-    def _spawn(self, num: int) -> tuple[State, Plant, Goal]:
-        g, options = self.generator, self.options
-        plant = sample_plant(options.plant, num, g)
-        goal = goals.start(options.scenarios, num, g)
-        goal_position, _ = goals.evaluate(goal, torch.zeros(num, device=self.device))
-        position = goal_position + _uniform((-options.spawn_m, options.spawn_m), (3, num), g)
-        hard = torch.rand(num, generator=g, device=self.device) < options.spawn_hard
-        heading = _uniform((-math.pi, math.pi), (num,), g)
-        level = torch.stack(
-            (
-                torch.cos(heading / 2),
-                torch.zeros_like(heading),
-                torch.zeros_like(heading),
-                torch.sin(heading / 2),
-            )
-        )
-        towards = _uniform((-math.pi, math.pi), (num,), g)
-        tilt = _uniform((0.0, 1.0), (num,), g) * torch.where(hard, 1.2, 0.2)
-        sin_half = torch.sin(tilt / 2)
-        tilted = torch.stack(
-            (
-                torch.cos(tilt / 2),
-                sin_half * torch.cos(towards),
-                sin_half * torch.sin(towards),
-                torch.zeros_like(tilt),
-            )
-        )
-        speed = torch.where(hard, 1.0, 0.3)
-        hover = plant.mass * (dynamics.GRAVITY / 4) / plant.max_thrust
-        state = State(
-            position=position,
-            velocity=speed * _uniform((-1.0, 1.0), (3, num), g),
-            attitude=_quaternion_product(level, tilted),
-            angular_velocity=torch.where(hard, 4.0, 0.5) * _uniform((-1.0, 1.0), (3, num), g),
-            motor=hover.expand(4, num) * _uniform((0.0, 1.0), (num,), g),
-        )
-        return state, plant, goal
+        phase = torch.rand(self.num_envs, generator=self.generator, device=self.device)
+        self.world.time = (phase * self.episode_steps).floor()
 
     def goal_now(self) -> tuple[Tensor, Tensor]:
         """Goal position (3, N) m and velocity (3, N) m/s, world frame, at this moment."""
-        segment_steps = round(goals.SEGMENT_S / self._dt)
-        segment_time = (self.time % segment_steps).to(torch.float32) * self._dt
-        return goals.evaluate(self.goal, segment_time)
-
-    def _errors(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Rotation (9, N), position error (3, N) m and velocity error (3, N) m/s, world frame."""
-        goal_position, goal_velocity = self.goal_now()
-        return (
-            dynamics.rotation_matrix(self.state.attitude),
-            self.state.position - goal_position,
-            self.state.velocity - goal_velocity,
-        )
-
-    def _observe(self, rotation: Tensor, position_error: Tensor, velocity_error: Tensor) -> Tensor:
-        """The noisy observation: attitude noise is a small random rotation of the body frame."""
-        noise = self.options.noise
-        shape = (12, self.num_envs)
-        n = torch.randn(shape, generator=self.generator, device=self.device)
-        tilt = n[6:9] * noise.attitude_rad
-        R = rotation.view(3, 3, -1)
-        # R exp(tilt) to first order: each row of R plus row x tilt.
-        noisy = torch.stack([R[i] + dynamics.cross(R[i], tilt) for i in range(3)])
-        return observation.build(
-            position_error + n[0:3] * noise.position_m,
-            velocity_error + n[3:6] * noise.velocity_m_s,
-            noisy.view(9, -1),
-            self.state.angular_velocity + n[9:12] * noise.gyro_rad_s,
-            self.options.position_clip_m,
-            self.history if self.options.previous_actions else None,
-        )
-
-    def _critic_input(
-        self, rotation: Tensor, position_error: Tensor, velocity_error: Tensor
-    ) -> Tensor:
-        """What the critic may know: the true state, the motors and the plant."""
-        plant = self.plant
-        return torch.cat(
-            (
-                dynamics.to_body(rotation, position_error),
-                dynamics.to_body(rotation, velocity_error),
-                rotation,
-                self.state.angular_velocity,
-                velocity_error - self.state.velocity,
-                self.state.motor,
-                self.action,
-                torch.stack(
-                    (
-                        plant.max_thrust / plant.mass,
-                        plant.motor_time_constant.log(),
-                        plant.drag,
-                        plant.torque_to_thrust * 100,
-                    )
-                ),
-                plant.inertia * 1e5,
-            )
-        )
+        return goal_now(self.world, self.options.control_hz)
 
     def step(self, action: Tensor) -> Step:
         """One control step; environments that ended are reset."""
-        options, reward_weights = self.options, self.options.reward
+        options, w, world = self.options, self.options.reward, self.world
         action = action.clamp(-1.0, 1.0)
-        command = (action + 1) * 0.5
-        if options.thrust_noise > 0:
-            normal = torch.randn(command.shape, generator=self.generator, device=self.device)
-            self.disturbance = 0.85 * self.disturbance + options.thrust_noise * normal
-            command = (command + self.disturbance).clamp(0.0, 1.0)
-        state = self.state
-        for _ in range(options.physics_hz // options.control_hz):
-            state = dynamics.step(state, self.plant, command, 1 / options.physics_hz)
-        self.state = dynamics.keep_in_room(state)
-        self.time = self.time + 1
+        change = action - world.action
+        self._move(action)
         self._advance_goals()
 
-        rotation, position_error, velocity_error = self._errors()
-        distance = dynamics.norm(position_error)
-        spin = self.state.angular_velocity
-        spin_xy = dynamics.norm(spin[:2])
+        view = look(world, options, self._noise)
+        wx, wy, wz = world.state.angular_velocity.unbind(0)
+        spin_xy = wx * wx + wy * wy
+        distance = view.distance
         crashed = (
             (distance > options.max_distance_m)
-            | (rotation[8] < 0)
-            | (dynamics.norm(spin) > options.max_spin_rad_s)
+            | (view.upright < 0)
+            | (spin_xy + wz * wz > options.max_spin_rad_s**2)
         )
-        truncated = (self.time >= self.episode_steps) & ~crashed
-        w = reward_weights
         reward = (
             w.alive
             - w.distance * distance.clamp(max=4.0)
-            - w.velocity * dynamics.norm(velocity_error)
-            - w.spin * (spin_xy + spin[2].abs())
-            - w.smoothness * (action - self.action).square().sum(0)
-            + w.near * torch.exp(-(distance / w.near_m).square())
-            + w.upright * rotation[8]
+            - w.velocity * dynamics.norm(view.velocity_error)
+            - w.spin * (spin_xy.sqrt() + wz.abs())
+            - w.smoothness * (change * change).sum(0)
+            + w.near * torch.exp((distance * distance) * (-1 / w.near_m**2))
+            + w.upright * view.upright
             - w.crash * crashed
         )
-        settled = self.time > round(SETTLED_S / self._dt)
-        self.action = action
-        self.history = torch.cat((action, self.history[:-ACT_DIM]))
-        final_critic_input = self._critic_input(rotation, position_error, velocity_error)
-        critic_input = final_critic_input
+        settled = world.time > round(SETTLED_S * options.control_hz)
+        truncated = (world.time >= self.episode_steps) & ~crashed
+        observed, privileged = view.observation, critic_input(world, view)
+        final = privileged[:, truncated]
         ended = torch.nonzero(crashed | truncated).squeeze(1)
         if len(ended):
-            self._restart(ended)
-            rotation, position_error, velocity_error = self._errors()
-            critic_input = self._critic_input(rotation, position_error, velocity_error)
+            self._restart(ended, observed, privileged)
         return Step(
-            observation=self._observe(rotation, position_error, velocity_error),
-            critic_input=critic_input,
+            observation=observed,
+            critic_input=privileged,
             reward=reward,
             terminated=crashed,
             truncated=truncated,
-            final_critic_input=final_critic_input,
+            final_critic_input=final,
             metrics={"tracking_error_m": torch.where(settled, distance, math.nan)},
         )
 
-    def _advance_goals(self) -> None:
-        segment_steps = round(goals.SEGMENT_S / self._dt)
-        new = torch.nonzero(self.time % segment_steps == 0).squeeze(1)
-        if len(new):
-            old = Goal(self.goal.scenario[new], self.goal.coefficients[:, new])
-            _write(self.goal, new, goals.next_segment(old, self.generator))
+    def _move(self, action: Tensor) -> None:
+        """Physics for one control step, with the motor commands disturbed."""
+        options, world = self.options, self.world
+        command = (action + 1) * 0.5
+        if options.thrust_noise > 0:
+            kick = self._noise.draw(ACT_DIM, self.num_envs) * options.thrust_noise
+            world.disturbance = world.disturbance * 0.85 + kick
+            command = (command + world.disturbance).clamp(0.0, 1.0)
+        state = world.state
+        for _ in range(options.physics_hz // options.control_hz):
+            state = dynamics.step(state, world.plant, command, 1 / options.physics_hz)
+        world.state = dynamics.keep_in_room(state)
+        world.action = action
+        if options.previous_actions:
+            world.history = torch.cat((action, world.history[:-ACT_DIM]))
+        world.time = world.time + 1
+        world.segment_time = world.segment_time + 1
 
-    def _restart(self, index: Tensor) -> None:
-        state, plant, goal = self._spawn(len(index))
-        _write(self.state, index, state)
-        _write(self.plant, index, plant)
-        _write(self.goal, index, goal)
-        for tensor in (self.time, self.action, self.disturbance, self.history):
-            tensor[..., index] = 0
+    def _advance_goals(self) -> None:
+        goal, segment_steps = self.world.goal, goals.SEGMENT_S * self.options.control_hz
+        over = torch.nonzero(self.world.segment_time >= segment_steps).squeeze(1)
+        if len(over):
+            old = Goal(goal.scenario[over], goal.coefficients[:, over])
+            new = goals.next_segment(old, self.generator)
+            goal.coefficients[:, over] = new.coefficients
+            self.world.segment_time[over] = 0
+
+    def _refill(self) -> None:
+        self._spares, self._used = spawn(self.options, _SPARES, self.generator), 0
+
+    def _restart(self, index: Tensor, observed: Tensor, privileged: Tensor) -> None:
+        """Start new episodes in the environments `index`, and see them, in place."""
+        for part in torch.split(index, _SPARES):
+            if self._used + len(part) > _SPARES:
+                self._refill()
+            overwrite(self.world, part, self._spares, self._used)
+            fresh = columns(self._spares, self._used, len(part))
+            view = look(fresh, self.options, self._noise)
+            observed[:, part] = view.observation
+            privileged[:, part] = critic_input(fresh, view)
+            self._used += len(part)
 
     def conventions(self) -> dict[str, Any]:
         """See docs/conventions.md."""
@@ -288,40 +181,17 @@ class QuadrotorEnv:
 
     def state_dict(self) -> dict[str, Tensor]:
         """All state, the random generator's included."""
-        tensors = {"generator": self.generator.get_state()}
-        for name in ("time", "action", "disturbance", "history"):
-            tensors[name] = getattr(self, name)
-        for group in ("state", "plant", "goal"):
-            for f in fields(getattr(self, group)):
-                tensors[f"{group}.{f.name}"] = getattr(getattr(self, group), f.name)
-        return tensors
+        return {
+            "generator": self.generator.get_state(),
+            "spares_used": torch.tensor(self._used),
+            **{f"world.{name}": tensor for name, tensor in tensors(self.world)},
+            **{f"spares.{name}": tensor for name, tensor in tensors(self._spares)},
+        }
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Go on from `state_dict()`."""
         self.generator.set_state(state["generator"].cpu())
-        for name in ("time", "action", "disturbance", "history"):
-            setattr(self, name, state[name].to(self.device).clone())
-        for group, kind in (("state", State), ("plant", Plant), ("goal", Goal)):
-            values = {
-                f.name: state[f"{group}.{f.name}"].to(self.device).clone() for f in fields(kind)
-            }
-            setattr(self, group, kind(**values))
-
-
-def _quaternion_product(a: Tensor, b: Tensor) -> Tensor:
-    """Hamilton product of (4, N) quaternions."""
-    aw, ax, ay, az = a.unbind(0)
-    bw, bx, by, bz = b.unbind(0)
-    return torch.stack(
-        (
-            aw * bw - ax * bx - ay * by - az * bz,
-            aw * bx + ax * bw + ay * bz - az * by,
-            aw * by - ax * bz + ay * bw + az * bx,
-            aw * bz + ax * by - ay * bx + az * bw,
-        )
-    )
-
-
-def describe(options: QuadrotorOptions) -> dict[str, Any]:
-    """The options as plain data for config.json."""
-    return asdict(options)
+        self._used = int(state["spares_used"])
+        for name, world in (("world", self.world), ("spares", self._spares)):
+            for key, tensor in tensors(world):
+                tensor.copy_(state[f"{name}.{key}"])

@@ -25,7 +25,7 @@ def build(
     rotation: Tensor,
     angular_velocity: Tensor,
     position_clip_m: float,
-    history: Tensor | None = None,
+    history: Tensor,
 ) -> Tensor:
     """Observation (18 + 4 k, N).
 
@@ -36,6 +36,4 @@ def build(
     scale = position_clip_m / norm(position_error).clamp(min=position_clip_m)
     blocks = [to_body(rotation, position_error * scale), to_body(rotation, velocity_error)]
     blocks += [rotation, angular_velocity]
-    if history is not None and history.shape[0]:
-        blocks.append(history)
-    return torch.cat(blocks)
+    return torch.cat([*blocks, history])

@@ -1,0 +1,66 @@
+"""How an episode starts: a vehicle, where it is, and where it should be."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from hyperppo.envs.quadrotor import dynamics, goals
+from hyperppo.envs.quadrotor.dynamics import Plant, State
+from hyperppo.envs.quadrotor.options import PlantRanges, QuadrotorOptions, Range
+from hyperppo.envs.quadrotor.world import World, begin
+
+
+def spawn(options: QuadrotorOptions, num: int, generator: torch.Generator) -> World:
+    """Draw `num` starts: most nearly level and slow, a share of them tilted and tumbling."""
+    plant = sample_plant(options.plant, num, generator)
+    goal = goals.start(options.scenarios, num, generator)
+    first, _ = goals.evaluate(goal, torch.zeros(num, device=generator.device))
+    hard = torch.rand(num, generator=generator, device=generator.device) < options.spawn_hard
+    heading = _uniform((-math.pi, math.pi), (num,), generator)
+    towards = _uniform((-math.pi, math.pi), (num,), generator)
+    tilt = _uniform((0.0, 1.0), (num,), generator) * torch.where(hard, 1.2, 0.2)  # rad
+    zero = torch.zeros_like(heading)
+    level = torch.stack((torch.cos(heading / 2), zero, zero, torch.sin(heading / 2)))
+    direction = torch.stack((torch.cos(towards), torch.sin(towards), zero))
+    hover = plant.mass * (dynamics.GRAVITY / 4) / plant.max_thrust
+    state = State(
+        position=first + _uniform((-options.spawn_m, options.spawn_m), (3, num), generator),
+        velocity=torch.where(hard, 1.0, 0.3) * _uniform((-1.0, 1.0), (3, num), generator),
+        attitude=_turn(level, direction, tilt),
+        angular_velocity=torch.where(hard, 4.0, 0.5) * _uniform((-1.0, 1.0), (3, num), generator),
+        motor=(hover * _uniform((0.0, 1.0), (num,), generator)).repeat(4, 1),
+    )
+    return begin(state, plant, goal, options.previous_actions)
+
+
+def sample_plant(ranges: PlantRanges, num: int, generator: torch.Generator) -> Plant:
+    """Draw `num` vehicles."""
+    mass = _uniform(ranges.mass_kg, (num,), generator)
+    thrust_to_weight = _uniform(ranges.thrust_to_weight, (num,), generator)
+    low, high = ranges.motor_time_constant_s
+    log_lag = _uniform((math.log(low), math.log(high)), (num,), generator)
+    nominal = torch.tensor(dynamics.INERTIA, device=generator.device)[:, None]
+    return Plant(
+        mass=mass,
+        max_thrust=thrust_to_weight * mass * (dynamics.GRAVITY / 4),
+        motor_time_constant=log_lag.exp(),
+        inertia=nominal * _uniform(ranges.inertia_scale, (3, num), generator),
+        drag=_uniform(ranges.drag_per_s, (num,), generator),
+        torque_to_thrust=_uniform(ranges.torque_to_thrust_m, (num,), generator),
+    )
+
+
+def _uniform(low_high: Range, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    low, high = low_high
+    return low + (high - low) * torch.rand(shape, generator=generator, device=generator.device)
+
+
+def _turn(attitude: Tensor, axis: Tensor, angle: Tensor) -> Tensor:
+    """Attitudes (4, N) turned about body axes (3, N) of unit length by angles (N,) rad."""
+    w, v = attitude[0], attitude[1:]
+    c, s = torch.cos(angle / 2), axis * torch.sin(angle / 2)
+    scalar = w * c - (v * s).sum(0)
+    return torch.cat((scalar[None], w * s + c * v + dynamics.cross(v, s)))

@@ -1,0 +1,125 @@
+"""N flights as plain data: the vehicles, their goals, and what is seen of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hyperppo.envs.quadrotor import dynamics, goals, observation
+from hyperppo.envs.quadrotor.dynamics import Plant, State
+from hyperppo.envs.quadrotor.goals import Goal
+from hyperppo.envs.quadrotor.noise import NoisePool
+from hyperppo.envs.quadrotor.options import QuadrotorOptions
+
+ACT_DIM = 4
+
+
+@dataclass
+class World:
+    """Everything about N flights that changes."""
+
+    state: State
+    plant: Plant
+    goal: Goal
+    time: Tensor  # (N,) control steps since the episode began
+    segment_time: Tensor  # (N,) control steps since the goal's segment began
+    action: Tensor  # (4, N) the last one, in [-1, 1]
+    disturbance: Tensor  # (4, N) of the motor commands
+    history: Tensor  # (4 k, N) actions, newest first
+
+
+@dataclass(frozen=True)
+class View:
+    """What is seen of N flights at one moment."""
+
+    observation: Tensor  # (obs_dim, N) with sensor noise
+    distance: Tensor  # (N,) m to the goal, true
+    velocity_error: Tensor  # (3, N) m/s, true, world frame
+    goal_velocity: Tensor  # (3, N) m/s, world frame
+    upright: Tensor  # (N,) cosine of the tilt, R33
+
+
+def begin(state: State, plant: Plant, goal: Goal, previous_actions: int) -> World:
+    """Flights that start now."""
+    time = torch.zeros_like(plant.mass)
+    action = torch.zeros_like(state.motor)
+    history = action.repeat(previous_actions, 1)
+    return World(state, plant, goal, time, time.clone(), action, torch.zeros_like(action), history)
+
+
+def goal_now(world: World, control_hz: int) -> tuple[Tensor, Tensor]:
+    """Goal position (3, N) m and velocity (3, N) m/s, world frame."""
+    return goals.evaluate(world.goal, world.segment_time * (1 / control_hz))
+
+
+def look(world: World, options: QuadrotorOptions, noise: NoisePool) -> View:
+    """Observe through noisy sensors: attitude noise is a small rotation of the body frame."""
+    std, state = options.noise, world.state
+    goal_position, goal_velocity = goal_now(world, options.control_hz)
+    position_error = state.position - goal_position
+    velocity_error = state.velocity - goal_velocity
+    n = noise.draw(12, state.position.shape[1])
+    seen_attitude = dynamics.rotate(state.attitude, n[6:9] * std.attitude_rad)
+    seen = observation.build(
+        position_error + n[0:3] * std.position_m,
+        velocity_error + n[3:6] * std.velocity_m_s,
+        dynamics.rotation_matrix(seen_attitude),
+        state.angular_velocity + n[9:12] * std.gyro_rad_s,
+        options.position_clip_m,
+        world.history,
+    )
+    _, x, y, _ = state.attitude.unbind(0)
+    upright = 1 - 2 * (x * x + y * y)
+    return View(seen, dynamics.norm(position_error), velocity_error, goal_velocity, upright)
+
+
+def critic_dim(previous_actions: int) -> int:
+    """Size of `critic_input`."""
+    return observation.observation_dim(previous_actions) + 1 + 3 + 3 * ACT_DIM + 7
+
+
+def critic_input(world: World, view: View) -> Tensor:
+    """(critic_dim, N): the observation, and the distance, goal, motors and plant on top of it."""
+    plant = world.plant
+    rows = [
+        view.distance,
+        plant.max_thrust / plant.mass,
+        plant.motor_time_constant.log(),
+        plant.drag,
+        plant.torque_to_thrust,
+    ]
+    blocks = [view.goal_velocity, world.state.motor, world.disturbance, world.action, plant.inertia]
+    return torch.cat([view.observation, torch.stack(rows), *blocks])
+
+
+def tensors(world: Any, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
+    """Every tensor of a World, by its dotted name."""
+    for f in fields(world):
+        value = getattr(world, f.name)
+        if isinstance(value, Tensor):
+            yield prefix + f.name, value
+        else:
+            yield from tensors(value, f"{prefix}{f.name}.")
+
+
+def overwrite(world: World, index: Tensor, fresh: World, first: int) -> None:
+    """Put columns first, first + 1, ... of `fresh` in place of the columns `index` of `world`."""
+    taken = slice(first, first + len(index))
+    for (_, old), (_, new) in zip(tensors(world), tensors(fresh), strict=True):
+        old.index_copy_(-1, index, new[..., taken])
+
+
+def columns(world: World, first: int, count: int) -> World:
+    """A World of the columns first .. first + count."""
+
+    def cut(value: Any) -> Any:
+        if isinstance(value, Tensor):
+            return value[..., first : first + count]
+        return type(value)(*(cut(getattr(value, f.name)) for f in fields(value)))
+
+    cut_world: World = cut(world)
+    return cut_world
