@@ -15,6 +15,7 @@ from hyperppo.config import RunConfig
 from hyperppo.critic import Critic, architecture_features
 from hyperppo.envs.base import VectorEnv
 from hyperppo.errors import HyperPPOError
+from hyperppo.groups import by_group
 from hyperppo.normalizer import RunningNorm
 from hyperppo.policy import HyperPolicy, forward_mean, log_prob
 from hyperppo.rollout import Rollout, collect
@@ -170,6 +171,7 @@ class Trainer:
             "crash_rate": float(rollout.terminated.sum()) / max(1.0, ends),
             "explained_variance": float(explained),
             **{name: float(values.nanmean()) for name, values in rollout.metrics.items()},
+            **by_group({"reward": rollout.reward, **rollout.metrics}, architectures, self.space),
         }
         return batch, log
 
