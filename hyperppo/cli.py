@@ -38,7 +38,7 @@ def about() -> None:
 
 @app.command()
 def train(
-    task: Annotated[str, typer.Argument(help="quadrotor")],
+    task: Annotated[str, typer.Argument(help="quadrotor or pendulum.")],
     algo: Annotated[Algo, typer.Option(help="HyperPPO-CSD, HyperPPO-VSD or plain PPO.")] = Algo.csd,
     arch: Annotated[
         str | None, typer.Option(help="Hidden widths for --algo ppo, for example 64,64.")

@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
 from hyperppo.config import first_error
 from hyperppo.envs.base import VectorEnv
+from hyperppo.envs.pendulum import PendulumEnv, PendulumOptions
 from hyperppo.envs.quadrotor import QuadrotorEnv, QuadrotorOptions
 from hyperppo.errors import HyperPPOError
 
-TASKS = ("quadrotor",)
+
+@dataclass(frozen=True)
+class _Task:
+    options: type[Any]  # a validated dataclass, every field with its default
+    env: Callable[[int, Any, int, str], VectorEnv]  # (num_envs, options, seed, device)
+
+
+TASKS = {
+    "quadrotor": _Task(QuadrotorOptions, QuadrotorEnv),
+    "pendulum": _Task(PendulumOptions, PendulumEnv),
+}
 
 
 def resolve_options(task: str, options: dict[str, Any]) -> dict[str, Any]:
@@ -20,21 +32,22 @@ def resolve_options(task: str, options: dict[str, Any]) -> dict[str, Any]:
 
     Raises HyperPPOError for an unknown task or option.
     """
-    if task not in TASKS:
-        raise HyperPPOError(f"unknown task '{task}': known tasks are {', '.join(TASKS)}")
-    return asdict(_quadrotor(options))
+    resolved: dict[str, Any] = asdict(_validated(task, options))
+    return resolved
 
 
 def make_env(
     task: str, options: dict[str, Any], num_envs: int, seed: int, device: str = "cpu"
 ) -> VectorEnv:
-    """Build `num_envs` environments of a task."""
-    resolve_options(task, options)
-    return QuadrotorEnv(num_envs, _quadrotor(options), seed, device)
+    """Build `num_envs` environments of a task; raises HyperPPOError as `resolve_options`."""
+    validated = _validated(task, options)
+    return TASKS[task].env(num_envs, validated, seed, device)
 
 
-def _quadrotor(options: dict[str, Any]) -> QuadrotorOptions:
+def _validated(task: str, options: dict[str, Any]) -> Any:
+    if task not in TASKS:
+        raise HyperPPOError(f"unknown task '{task}': known tasks are {', '.join(TASKS)}")
     try:
-        return TypeAdapter(QuadrotorOptions).validate_python(options)
+        return TypeAdapter(TASKS[task].options).validate_python(options)
     except ValidationError as error:
-        raise HyperPPOError(f"quadrotor options: env.{first_error(error)}") from None
+        raise HyperPPOError(f"{task} options: env.{first_error(error)}") from None

@@ -146,5 +146,5 @@ def test_bad_options_are_named(options: dict[str, object], message: str) -> None
 
 
 def test_unknown_tasks_are_refused_with_the_known_ones() -> None:
-    with pytest.raises(HyperPPOError, match="known tasks are quadrotor"):
+    with pytest.raises(HyperPPOError, match="known tasks are quadrotor, pendulum"):
         resolve_options("ant", {})
