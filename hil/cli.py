@@ -82,6 +82,54 @@ def serve(
         print("stopped", file=sys.stderr)
 
 
+@app.command(epilog="Example: hyperppo-hil fly build/crazyflie21 --scenario bezier")
+def fly(
+    package: PackageArgument,
+    scenario: Annotated[str, typer.Option(help="Where the goal goes: static, bezier.")] = "bezier",
+    uri: Annotated[
+        str, typer.Option(help="`virtual`, or where cflib finds the device.")
+    ] = "virtual",
+    seconds: Annotated[float, typer.Option(min=0.1, max=600, help="Length of the flight.")] = 10.0,
+    seed: Annotated[int, typer.Option(help="Of vehicle, start, goals and noise.")] = 0,
+    run: Annotated[
+        Path | None, typer.Option(help="Run of the package; by default the shipped one.")
+    ] = None,
+    in_process: Annotated[
+        bool,
+        typer.Option("--in-process", help="Whole episodes on the host-compiled C, no device."),
+    ] = False,
+    episodes: Annotated[int, typer.Option(min=2, help="How many, with --in-process.")] = 2000,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the results; by default the package itself.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+) -> None:
+    """Fly the simulator on the device's answers, and the same flight on the torch policy's.
+
+    Writes flight.json and flight.png, or episodes.json. Exit code 0 when the device flies and
+    answers as the torch policy does, 1 when not, 2 on bad input.
+    """
+    from hil import fly as flying
+    from hil.package import open_package
+    from hil.progress import show_progress
+
+    opened = open_package(package)
+    with show_progress() as progress:
+        if in_process:
+            report, paths = flying.many_in_process(
+                opened, run, scenario, episodes, seed, out or package, progress
+            )
+        else:
+            report, paths = flying.one_over_link(
+                opened, run, scenario, uri, seconds, seed, out or package, progress
+            )
+    if as_json:
+        print(json.dumps(report, indent=1))
+    else:
+        print("\n".join([*flying.summary_lines(report), *map(str, paths)]))
+    raise typer.Exit(0 if report.get("passed", True) else 1)
+
+
 def main() -> None:
     """Entry point: errors meant for the user become one line and exit code 2."""
     from hil.errors import HilError

@@ -14,6 +14,8 @@ import struct
 import numpy as np
 import numpy.typing as npt
 
+from hil.errors import HilError
+
 Floats = npt.NDArray[np.float32]
 
 CONTRACT_VERSION = 1
@@ -201,6 +203,20 @@ def parse_run(body: bytes) -> RunPart | None:
     cycles, us = struct.unpack_from("<II", body, 1) if body[0] == 0 else (0, 0)
     actions = np.frombuffer(body, dtype="<f4", offset=start).astype(np.float32)
     return RunPart(body[0], cycles, us, actions)
+
+
+def join_run(bodies: list[bytes], act_dim: int) -> tuple[int, int, Floats]:
+    """Cycles, microseconds and action (act_dim,) from all parts of a RUN reply, in order.
+
+    Raises HilError when they do not make one.
+    """
+    parts = [parse_run(body) for body in bodies]
+    whole = [part for part in parts if part is not None]
+    if len(whole) == len(parts):
+        actions = np.concatenate([part.actions for part in whole])
+        if len(actions) == act_dim:
+            return whole[0].cycles, whole[0].us, actions
+    raise HilError("the device answers RUN with a malformed packet")
 
 
 def parse_self_test(body: bytes) -> int | None:

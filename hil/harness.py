@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hil import contract
-from hil.contract import Command, Floats, Hello
+from hil.contract import Command, Hello
 from hil.errors import HilError
 from hil.link import Ask, Link, Traffic
 from hil.package import DevicePackage
@@ -166,7 +166,7 @@ def run_recorded(
     asks = (Ask(Command.RUN, package.observations[row], parts) for row in rows)
     start = time.monotonic()
     for position, bodies in link.exchange(asks, window=measurement.hello.slots):
-        cycles, us, action = _join(bodies, package.actions.shape[1])
+        cycles, us, action = contract.join_run(bodies, package.actions.shape[1])
         difference = np.abs(action - package.actions[rows[position]])
         measurement.index.append(position)
         measurement.cycles.append(cycles)
@@ -205,13 +205,3 @@ def run_free(link: Link, seconds: float, progress: Progress) -> FreeRun:
         samples=len(running),
         cycles=tuple(values["hppo.cycles"] for values in running),
     )
-
-
-def _join(bodies: list[bytes], act_dim: int) -> tuple[int, int, Floats]:
-    parts = [contract.parse_run(body) for body in bodies]
-    whole = [part for part in parts if part is not None]
-    if len(whole) == len(parts):
-        actions = np.concatenate([part.actions for part in whole])
-        if len(actions) == act_dim:
-            return whole[0].cycles, whole[0].us, actions
-    raise HilError("the device answers RUN with a malformed packet")

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hil import chart
-from hil.contract import TIME_MODEL
+from hil.contract import TIME_MODEL, Hello
 from hil.errors import HilError
 from hil.harness import Measurement
 from hil.package import DevicePackage
@@ -45,7 +45,7 @@ def build_report(package: DevicePackage, measured: Measurement, requested: int) 
         "verdict": verdict,
         "stopped": measured.stopped,
         "uri": measured.uri,
-        "timing": _timing(package, measured),
+        "timing": timing(package, hello),
         "device": {
             "contract_version": hello.contract_version,
             "clock_hz": hello.clock_hz,
@@ -64,9 +64,9 @@ def build_report(package: DevicePackage, measured: Measurement, requested: int) 
         "inferences": {
             "requested": requested,
             "done": len(cycles),
-            "cycles": _summary(cycles.astype(np.float64)),
-            "us": _summary(us),
-            "timer_us": _summary(timer.astype(np.float64)),
+            "cycles": summary(cycles.astype(np.float64)),
+            "us": summary(us),
+            "timer_us": summary(timer.astype(np.float64)),
             "deadline_us": hello.deadline_us,
             "misses": misses,
         },
@@ -91,8 +91,8 @@ def write_report(report: Report, folder: Path) -> tuple[Path, Path]:
         folder.mkdir(parents=True, exist_ok=True)
         page = folder / "latency.html"
         data = folder / "latency.json"
-        _write(data, json.dumps(report, indent=1, allow_nan=False) + "\n")
-        _write(page, render(report))
+        write_text(data, json.dumps(report, indent=1, allow_nan=False) + "\n")
+        write_text(page, render(report))
     except OSError as error:
         raise HilError(f"cannot write the report into {folder}: {error.strerror}") from None
     return data, page
@@ -111,9 +111,9 @@ def render(report: Report) -> str:
     return environment.from_string(source).render(report=report, charts=charts)
 
 
-def _timing(package: DevicePackage, measured: Measurement) -> Report:
+def timing(package: DevicePackage, hello: Hello) -> Report:
     """Where the times come from, and for a model how far it may be off."""
-    if measured.hello.time_source != TIME_MODEL:
+    if hello.time_source != TIME_MODEL:
         return {"source": "dwt", "band": None, "cycles_p1": None, "cycles_p2": None}
     emulated = (package.manifest.get("cycles") or {}).get("emulated") or {}
     return {
@@ -124,7 +124,8 @@ def _timing(package: DevicePackage, measured: Measurement) -> Report:
     }
 
 
-def _summary(values: npt.NDArray[np.float64]) -> Report | None:
+def summary(values: npt.NDArray[np.float64]) -> Report | None:
+    """Min, median, 99th percentile and max of (n,) values; None when there are none."""
     if not len(values):
         return None
     return {
@@ -145,7 +146,7 @@ def _free_run(measured: Measurement) -> Report | None:
         "misses": free.miss,
         "max_cycles": free.max_cycles,
         "log_samples": free.samples,
-        "cycles": _summary(np.asarray(free.cycles, dtype=np.float64)),
+        "cycles": summary(np.asarray(free.cycles, dtype=np.float64)),
     }
 
 
@@ -155,7 +156,7 @@ def _link(measured: Measurement) -> Report:
     done = len(measured.cycles)
     return {
         "pings": len(pings),
-        "latency_ms": _summary(pings),
+        "latency_ms": summary(pings),
         "packets_sent": traffic.sent,
         "replies": traffic.received,
         "asked_again": traffic.resent,
@@ -164,7 +165,8 @@ def _link(measured: Measurement) -> Report:
     }
 
 
-def _write(path: Path, text: str) -> None:
+def write_text(path: Path, text: str) -> None:
+    """Writes a file whole or not at all."""
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:

@@ -56,6 +56,31 @@ int policy_self_test(void)
 """
 
 
+LINEAR_C = """\
+#include "policy.h"
+static const float weights[POLICY_ACT_DIM][POLICY_OBS_DIM] = {{ {weights} }};
+static const float bias[POLICY_ACT_DIM] = {{ {bias} }};
+void policy_step(const float observation[POLICY_OBS_DIM], float action[POLICY_ACT_DIM])
+{{
+    for (int j = 0; j < POLICY_ACT_DIM; j++) {{
+        float a = bias[j];
+        for (int k = 0; k < POLICY_OBS_DIM; k++) {{
+            a += weights[j][k] * observation[k];
+        }}
+        action[j] = a > 1.0f ? 1.0f : (a < -1.0f ? -1.0f : a);
+    }}
+}}
+"""
+
+
+def linear_source(weights: np.ndarray, bias: np.ndarray) -> str:
+    def literals(values: np.ndarray) -> str:
+        return ", ".join(f"{float(v)!r}f" for v in values)
+
+    rows = ", ".join(f"{{{literals(row)}}}" for row in weights)
+    return LINEAR_C.format(weights=rows, bias=literals(bias))
+
+
 def reference(observations: np.ndarray, act_dim: int) -> np.ndarray:
     first, second = observations[:, :act_dim], observations[:, 1 : act_dim + 1]
     answer = np.float32(0.5) * first - np.float32(0.25) * second
@@ -72,18 +97,20 @@ def build_package(
     golden: str = "0.375f",
     image: bool = True,
     conventions: dict[str, Any] | None = None,
+    linear: tuple[np.ndarray, np.ndarray] | None = None,
+    checkpoint: str = "none",
 ) -> Path:
     folder.mkdir(parents=True)
     obs_dim = OBS_DIM + ACT_DIM * (conventions or {}).get("previous_actions", 0)
     (folder / "policy.h").write_text(POLICY_H.format(obs=obs_dim, act=act_dim))
-    (folder / "policy.c").write_text(POLICY_C)
+    (folder / "policy.c").write_text(linear_source(*linear) if linear else POLICY_C)
     (folder / "policy_golden.h").write_text(POLICY_GOLDEN_H % golden)
     observations = np.random.default_rng(0).normal(size=(1024, obs_dim)).astype(np.float32)
-    np.savez(
-        folder / "observations.npz",
-        observations=observations,
-        actions=reference(observations, act_dim),
-    )
+    if linear:
+        actions = np.clip(observations @ linear[0].T + linear[1], -1, 1).astype(np.float32)
+    else:
+        actions = reference(observations, act_dim)
+    np.savez(folder / "observations.npz", observations=observations, actions=actions)
     add_crazyflie_app(folder, conventions or {}, load_target("crazyflie21"))
     if image:
         app = folder / "crazyflie_app"
@@ -102,6 +129,7 @@ def build_package(
             "format_version": 1,
             "architecture": {"name": "none", "hidden": [], "params": 76, "macs": 72},
             "precision": "f32",
+            "run": {"name": "none", "task": "quadrotor", "checkpoint_sha256": checkpoint},
             "conventions": conventions or {},
             "target": {
                 "name": "crazyflie21",
