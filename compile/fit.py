@@ -35,6 +35,8 @@ WIDTHS = (4, 8, 16, 32, 64, 128, 256)
 MAX_DEPTH = 4
 LARGEST_MACS = 60_000  # larger ones take seconds each and add nothing to a linear model
 HELD_OUT = 0.25  # share of the samples that the fit does not see
+SMALLEST = ((4,), (4, 4), (4, 4, 4), (4, 4, 4, 4), (8,), (16,), (64, 4), (64, 8))
+"""Always fitted: only networks without a layer of eight rows tell that kernel from the rest."""
 
 
 @dataclass(frozen=True)
@@ -74,15 +76,19 @@ def random_network(hidden: Sequence[int], rng: np.random.Generator) -> Network:
 
 
 def draw(count: int, largest_macs: int, rng: np.random.Generator) -> list[tuple[int, ...]]:
-    """Different architectures: uniform over depth, then over widths, none too large."""
+    """Different architectures: uniform over depth, then over widths, none too large.
+
+    The last ones are SMALLEST, which no fit can do without.
+    """
     drawn: dict[tuple[int, ...], None] = {}
-    while len(drawn) < count:
+    while len(drawn) < count - len(SMALLEST):
         depth = int(rng.integers(1, MAX_DEPTH + 1))
         hidden = tuple(int(w) for w in rng.choice(WIDTHS, depth))
         sizes = (OBS_DIM, *hidden, ACT_DIM)
-        if sum(a * b for a, b in itertools.pairwise(sizes)) <= largest_macs:
+        small = sum(a * b for a, b in itertools.pairwise(sizes)) <= largest_macs
+        if small and hidden not in SMALLEST:
             drawn[hidden] = None
-    return list(drawn)
+    return [*drawn, *SMALLEST]
 
 
 def largest(target: Target, weights_in: str) -> int:

@@ -33,6 +33,7 @@ class LayerLayout:
     activation: str
     panels: tuple[Panel, ...]
     calls: tuple[str, ...]
+    finish: tuple[str, ...]  # calls behind the sums: an activation of its own
     kernels: frozenset[str]  # names of the kernels that the calls use
 
     @property
@@ -66,8 +67,9 @@ def lay_out(network: Network) -> tuple[LayerLayout, ...]:
         name = _identifier(layer.name, index)
         destination = ("even", "odd")[index % 2]
         calls = _dense_calls(name, panels, source, destination, layer.n_in, float_literal(leak))
+        finish = []
         if layer.activation == "tanh":
-            calls.append(f"tanh_f32({destination}, {sum(panel.rows for panel in panels)});")
+            finish.append(f"tanh_f32({destination}, {sum(panel.rows for panel in panels)});")
         layouts.append(
             LayerLayout(
                 name=name,
@@ -76,7 +78,8 @@ def lay_out(network: Network) -> tuple[LayerLayout, ...]:
                 activation=layer.activation,
                 panels=panels,
                 calls=tuple(calls),
-                kernels=frozenset(call.split("(")[0] for call in calls),
+                finish=tuple(finish),
+                kernels=frozenset(call.split("(")[0] for call in [*calls, *finish]),
             )
         )
         source, scale = destination, scale_after
