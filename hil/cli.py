@@ -64,14 +64,28 @@ def serve(
     host: Annotated[
         str, typer.Option(help="Address to listen on; 0.0.0.0 opens it to the network.")
     ] = "127.0.0.1",
+    drop: Annotated[
+        float, typer.Option(min=0, max=0.9, help="Share of packets lost, each way.")
+    ] = 0.0,
+    delay_ms: Annotated[
+        float, typer.Option(min=0, max=10_000, help="Mean delay of an answer; they overtake.")
+    ] = 0.0,
+    reboot_after: Annotated[
+        float | None, typer.Option(min=0, help="Seconds after which the device reboots, once.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the address as JSON.")] = False,
 ) -> None:
-    """A virtual Crazyflie for any cflib client, until Ctrl-C."""
+    """A virtual Crazyflie for any cflib client, until Ctrl-C.
+
+    Lost and delayed are app-channel packets, log data and pings, not cflib's tables.
+    """
+    from hil.faults import Faults
     from hil.package import open_package
     from hil.virtual_crazyflie import VirtualCrazyflie
 
     opened = open_package(package)
-    device = VirtualCrazyflie(opened.elf, opened.target_name, host=host, port=port)
+    faults = Faults(drop, delay_ms / 1000, reboot_after)
+    device = VirtualCrazyflie(opened.elf, opened.target_name, host=host, port=port, faults=faults)
     if as_json:
         print(json.dumps({"uri": device.uri, "host": host, "port": device.address[1]}), flush=True)
     else:

@@ -49,11 +49,12 @@ class Result(enum.IntEnum):
     CONFLICT = 6
     BUSY = 7
     NOT_FINITE = 8
+    OTHER_SESSION = 9
 
 
 MEANING = {
     Result.OK: "done",
-    Result.NO_SESSION: "the device restarted or another client took it over",
+    Result.NO_SESSION: "the device has restarted",
     Result.UNKNOWN_COMMAND: "the device does not know the command",
     Result.BAD_PACKET: "the device found the packet malformed",
     Result.INCOMPLETE: "the observation did not arrive in full",
@@ -61,6 +62,7 @@ MEANING = {
     Result.CONFLICT: "the sequence number was used for another command",
     Result.BUSY: "the device is flying or the policy is enabled",
     Result.NOT_FINITE: "the observation or the action is not finite",
+    Result.OTHER_SESSION: "another client has taken the device over",
 }
 
 STATUS_TESTED = 0x01

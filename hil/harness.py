@@ -28,6 +28,7 @@ FREE_RUN_S = 1.0
 LOG_PERIOD_MS = 10
 FIRST_INFERENCE_S = 20.0
 START_TIMEOUT_S = 20.0
+FREE_RUN_TRIES = 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -177,21 +178,35 @@ def run_recorded(
 
 
 def run_free(link: Link, seconds: float, progress: Progress) -> FreeRun:
-    """Lets the device run the policy by itself and reads its own statistics by the log group."""
+    """Lets the device run the policy by itself and reads its own statistics by the log group.
+
+    Begins anew when link or device drop out in between: the device's counters do not survive that.
+    """
+    for _ in range(FREE_RUN_TRIES):
+        try:
+            return _run_free_once(link, seconds, progress)
+        except TimeoutError as error:
+            link.recover(str(error))
+    raise HilError(f"{link.uri}: the device sends no log data")
+
+
+def _run_free_once(link: Link, seconds: float, progress: Progress) -> FreeRun:
     link.open_session()  # clears the statistics
     names = ["hppo.count", "hppo.cycles", "hppo.max", "hppo.miss"]
     samples: list[tuple[int, dict[str, int]]] = []
     with link.log(names, LOG_PERIOD_MS) as log:
         link.set_param("hppo.mode", contract.MODE_FREE)
+        start = time.monotonic()
         try:
-            start = time.monotonic()
             while (passed := time.monotonic() - start) < seconds or (
                 samples[-1][1]["hppo.count"] == 0 and passed < FIRST_INFERENCE_S
             ):
                 samples.append(log.next())
                 progress("free run", min(round(1000 * passed), 999), 1000)
-        finally:
+        except KeyboardInterrupt:
             link.set_param("hppo.mode", contract.MODE_REQUEST)
+            raise
+    link.set_param("hppo.mode", contract.MODE_REQUEST)
     running = [values for _, values in samples if values["hppo.count"] > 0]
     if not running:
         raise HilError("the device did not run the policy by itself")

@@ -1,22 +1,23 @@
 """The client's side of the device contract over stock cflib: sessions, sequence numbers, resends.
 
-Everything here knows a URI and the contract, nothing about what kind of device answers.
+Everything here knows a URI and the contract, nothing about what kind of device answers. A link
+that drops is connected anew, a device that restarts is given a new session, and what was under
+way is asked again.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import logging
 import queue
 import random
-import struct
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from types import TracebackType
 from typing import Any
 
 from hil import contract
+from hil.connection import Connection
 from hil.contract import Command, Floats, Hello, Reply, Result
 from hil.errors import HilError
 from hil.log_stream import LogStream
@@ -27,6 +28,11 @@ LEAST_RESEND_S = 0.1
 LAST_RESEND_S = 8.0
 SILENCE_S = 20.0  # no answer to anything for so long: the device is gone
 BUSY_RETRY_S = 0.2
+LONGEST_WAIT_S = 0.5  # for a reply, before the link is looked at
+RETRY_S = 0.5  # between two tries to connect
+LINK_SILENCE_S = 3.0  # nothing at all, pings included, for so long: the link is down
+RECONNECT_S = 30.0  # how long a lost device is looked for
+MOST_RECOVERIES = 5  # without anything done in between
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +52,8 @@ class Traffic:
     received: int = 0
     resent: int = 0  # requests asked again
     unexpected: int = 0  # replies doubled, late or to nothing
+    reconnects: int = 0  # the link was lost and came back
+    restarts: int = 0  # the device had forgotten its session
     pings_ms: list[float] = dataclasses.field(default_factory=list)
 
 
@@ -60,28 +68,25 @@ class _Pending:
     times_sent: int = 0
     due: float = 0.0
 
+    def start_over(self, wait: float) -> None:
+        """The device has forgotten it: to be asked from the beginning."""
+        self.bodies, self.wait, self.due = {}, wait, 0.0
+
 
 class Link:
     """A connected device with an open session. Raises HilError when it cannot be reached."""
 
     def __init__(self, uri: str, *, timeout_s: float = CONNECT_TIMEOUT_S) -> None:
-        import cflib.crtp
-        from cflib.crazyflie import Crazyflie
-
-        logging.getLogger("cflib").setLevel(logging.CRITICAL)  # its warnings are about caches
-        cflib.crtp.init_drivers()
         self.uri = uri
         self.traffic = Traffic()
+        self.hello: Hello | None = None  # what the device said when the first session was opened
         self._replies: queue.SimpleQueue[Reply] = queue.SimpleQueue()
-        self._lost: str | None = None
         self._session = 0
         self._sequence = random.randrange(0x10000)
         self._patience = FIRST_RESEND_S
-        self.crazyflie: Any = Crazyflie()
-        self.crazyflie.appchannel.packet_received.add_callback(self._received)
-        self.crazyflie.connection_lost.add_callback(self._was_lost)
-        self.crazyflie.add_header_callback(self._ping, 15, 0)
-        self._connect(timeout_s)
+        self._recoveries = 0  # since something was done
+        self._looked = 0.0  # when the link was asked for problems
+        self._connection = self._connect(timeout_s)
 
     def __enter__(self) -> Link:
         return self
@@ -92,24 +97,60 @@ class Link:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.crazyflie.close_link()
+        self._connection.close()
+
+    @property
+    def crazyflie(self) -> Any:
+        """The cflib object of the present connection."""
+        return self._connection.crazyflie
 
     def open_session(self) -> Hello:
-        """HELLO with a new session number: the device forgets earlier requests and statistics."""
+        """HELLO with a new session number: the device forgets earlier requests and statistics.
+
+        Raises HilError also when the device is no longer the one it was.
+        """
         self._need(self.crazyflie.log.toc, "hppo.version")
         self._session = random.choice([n for n in range(1, 256) if n != self._session])
-        for _, bodies in self.exchange([Ask(Command.HELLO)], window=1):
-            hello = contract.parse_hello(bodies[0])
-            if hello is not None:
-                return hello
-        raise HilError(f"{self.uri}: the device answers HELLO with a malformed packet")
+        ((_, bodies),) = self._exchange([Ask(Command.HELLO)], 1, recover=False)
+        hello = contract.parse_hello(bodies[0])
+        if hello is None:
+            raise HilError(f"{self.uri}: the device answers HELLO with a malformed packet")
+        if self.hello is not None and hello != self.hello:
+            raise HilError(f"{self.uri}: another device or package answers than before")
+        self.hello = hello
+        return hello
+
+    def recover(self, why: str) -> None:
+        """Connects anew and opens a session. Raises HilError when that does not succeed."""
+        self._count_recovery(why)
+        self._connection.close()
+        deadline = time.monotonic() + RECONNECT_S
+        while True:
+            try:
+                self._connection = self._connect(CONNECT_TIMEOUT_S)
+                self.traffic.reconnects += 1
+                self.open_session()
+                return
+            except HilError as error:
+                if time.monotonic() > deadline:
+                    raise HilError(
+                        f"the link to {self.uri} was lost ({why}) and did not come back within "
+                        f"{RECONNECT_S:.0f} s: {error}"
+                    ) from None
+                time.sleep(RETRY_S)
 
     def exchange(self, asks: Iterable[Ask], window: int) -> Iterator[tuple[int, list[bytes]]]:
         """Has everything done, up to `window` at a time; yields (position, reply bodies) as done.
 
-        What gets no answer is asked again under the same sequence number. Raises HilError when
-        the device refuses, restarts or stays silent.
+        What gets no answer is asked again under the same sequence number; after a lost link or a
+        restart of the device under a new session. Raises HilError when the device refuses, stays
+        silent or does not come back.
         """
+        return self._exchange(asks, window, recover=True)
+
+    def _exchange(
+        self, asks: Iterable[Ask], window: int, *, recover: bool
+    ) -> Iterator[tuple[int, list[bytes]]]:
         waiting = enumerate(asks)
         pending: dict[int, _Pending] = {}
         heard = time.monotonic()
@@ -126,9 +167,13 @@ class Link:
                 self._send(entry)
             if not pending:
                 return
-            due = min(entry.due for entry in pending.values())
-            reply = self._next_reply(due)
+            reply = self._next_reply(min(entry.due for entry in pending.values()))
             now = time.monotonic()
+            if self._has_to_recover(reply, recover):
+                for entry in pending.values():
+                    entry.start_over(self._patience)
+                heard = now = time.monotonic()
+                reply = None
             if reply is not None and reply.session == self._session:
                 heard = now
             if now - heard > SILENCE_S:
@@ -139,6 +184,8 @@ class Link:
                 if done.times_sent == 1:  # else it is unknown which one was answered
                     longest = max(LEAST_RESEND_S, 3 * (now - done.started))
                     self._patience = min(longest, LAST_RESEND_S)
+                if recover:
+                    self._recoveries = 0
                 yield done.index, [done.bodies[i] for i in range(len(done.ask.bodies))]
             for entry in pending.values():
                 if entry.due <= now:
@@ -147,24 +194,17 @@ class Link:
 
     def set_param(self, name: str, value: int, *, timeout_s: float = CONNECT_TIMEOUT_S) -> None:
         """Writes a parameter and waits until the device confirms it."""
-        confirmed = threading.Event()
-
-        def callback(_: str, now: str) -> None:
-            if int(now) == value:
-                confirmed.set()
-
-        group, _, short = name.partition(".")
         self._need(self.crazyflie.param.toc, name)
-        self.crazyflie.param.add_update_callback(group=group, name=short, cb=callback)
-        try:
-            for _ in range(max(1, int(timeout_s))):
-                self.crazyflie.param.set_value(name, value)
-                if confirmed.wait(1.0):
-                    return
-                self._check_link()
-        finally:
-            self.crazyflie.param.remove_update_callback(group=group, name=short, cb=callback)
-        raise HilError(f"{self.uri}: the device does not confirm {name} = {value}")
+        deadline = time.monotonic() + timeout_s
+        while True:
+            problem = self._link_problem()
+            if problem is not None:
+                self.recover(problem)
+                deadline = time.monotonic() + timeout_s
+            if self._write_param(name, value):
+                return
+            if time.monotonic() > deadline:
+                raise HilError(f"{self.uri}: the device does not confirm {name} = {value}")
 
     def log(self, names: Iterable[str], period_ms: int) -> LogStream:
         """Starts a log block; to be used in a with statement."""
@@ -173,23 +213,56 @@ class Link:
             self._need(self.crazyflie.log.toc, name)
         return LogStream(self.crazyflie, wanted, period_ms)
 
-    def _connect(self, timeout_s: float) -> None:
-        outcome: queue.SimpleQueue[str] = queue.SimpleQueue()
-        callbacks: list[tuple[Any, Callable[..., None]]] = [
-            (self.crazyflie.fully_connected, lambda _uri: outcome.put("")),
-            (self.crazyflie.connection_failed, lambda _uri, why: outcome.put(why or "refused")),
-        ]
-        for caller, callback in callbacks:
-            caller.add_callback(callback)
-        self.crazyflie.open_link(self.uri)
+    def _write_param(self, name: str, value: int) -> bool:
+        """Whether the device has confirmed the value within a second."""
+        confirmed = threading.Event()
+
+        def callback(_: str, now: str) -> None:
+            if int(now) == value:
+                confirmed.set()
+
+        group, _, short = name.partition(".")
+        table = self.crazyflie.param
+        table.add_update_callback(group=group, name=short, cb=callback)
         try:
-            problem = outcome.get(timeout=timeout_s)
-        except queue.Empty:
-            problem = f"no device answers within {timeout_s:.0f} s"
-        if problem:
-            self.crazyflie.close_link()
-            reason = problem.strip().splitlines()[0]
-            raise HilError(f"cannot connect to {self.uri}: {reason}; check the URI and the device")
+            table.set_value(name, value)
+            return confirmed.wait(1.0)
+        finally:
+            table.remove_update_callback(group=group, name=short, cb=callback)
+
+    def _connect(self, timeout_s: float) -> Connection:
+        return Connection(self.uri, timeout_s, self._received, self.traffic.pings_ms.append)
+
+    def _has_to_recover(self, reply: Reply | None, recover: bool) -> bool:
+        """Whether link or session were lost; then both are there again. Raises HilError."""
+        problem = self._link_problem()
+        if problem is not None:
+            if not recover:
+                raise HilError(f"the link to {self.uri} was lost: {problem}")
+            self.recover(problem)
+            return True
+        restarted = reply is not None and reply.result is Result.NO_SESSION
+        if restarted and recover and reply is not None and reply.session == self._session:
+            self._count_recovery(contract.MEANING[Result.NO_SESSION])
+            self.traffic.restarts += 1
+            self.open_session()
+            return True
+        return False
+
+    def _link_problem(self) -> str | None:
+        """Why the link counts as lost. Silence counts only while this is asked all along."""
+        connection, now = self._connection, time.monotonic()
+        if now - self._looked > LINK_SILENCE_S / 2:
+            connection.heard = now
+        self._looked = now
+        if connection.lost is None and now - connection.heard > LINK_SILENCE_S:
+            return f"nothing heard for {LINK_SILENCE_S:.0f} s"
+        return connection.lost
+
+    def _count_recovery(self, why: str) -> None:
+        self._recoveries += 1
+        if self._recoveries > MOST_RECOVERIES:
+            raise HilError(f"{self.uri}: gave up after {MOST_RECOVERIES} recoveries: {why}")
 
     def _need(self, table: Any, name: str) -> None:
         if table.get_element_by_complete_name(name) is None:
@@ -253,29 +326,16 @@ class Link:
         return None
 
     def _next_reply(self, due: float) -> Reply | None:
-        self._check_link()
+        wait = min(max(0.0, due - time.monotonic()), LONGEST_WAIT_S)
         try:
-            return self._replies.get(timeout=max(0.0, due - time.monotonic()))
+            return self._replies.get(timeout=wait)
         except queue.Empty:
             return None
 
-    def _check_link(self) -> None:
-        if self._lost is not None:
-            raise HilError(f"the link to {self.uri} was lost: {self._lost}")
-
-    def _received(self, data: bytearray) -> None:
-        reply = contract.parse_reply(bytes(data))
+    def _received(self, data: bytes) -> None:
+        reply = contract.parse_reply(data)
         if reply is None:
             self.traffic.unexpected += 1
         else:
             self.traffic.received += 1
             self._replies.put(reply)
-
-    def _was_lost(self, _uri: str, message: str) -> None:
-        self._lost = message.strip().splitlines()[0] if message.strip() else "no reason given"
-
-    def _ping(self, packet: Any) -> None:
-        """An echo of cflib's pings: it carries the time at which it was sent."""
-        if len(packet.data) == 9:
-            sent = struct.unpack("<Bd", bytes(packet.data))[1]
-            self.traffic.pings_ms.append(1000.0 * (time.time() - sent))

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections import deque
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Any
 
-from hil.errors import HilError
-
-TIMEOUT_S = 10.0
+TIMEOUT_S = 3.0
 
 
 class LogStream:
@@ -38,14 +37,15 @@ class LogStream:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._block.stop()
-        self._block.delete()
+        with contextlib.suppress(Exception):  # of a link that is gone
+            self._block.stop()
+            self._block.delete()
 
     def next(self, timeout_s: float = TIMEOUT_S) -> tuple[int, dict[str, int]]:
-        """The next sample: device milliseconds, {name: value}. Raises HilError when none comes."""
+        """The next sample: device milliseconds, {name: value}. Raises TimeoutError."""
         with self._arrived:
             if not self._arrived.wait_for(lambda: bool(self._samples), timeout_s):
-                raise HilError(f"{self._crazyflie.link_uri}: the device sends no log data")
+                raise TimeoutError("the device sends no log data")
             return self._samples.popleft()
 
     def _received(self, stamp: int, values: dict[str, int], _block: Any) -> None:

@@ -161,6 +161,8 @@ def _link(measured: Measurement) -> Report:
         "replies": traffic.received,
         "asked_again": traffic.resent,
         "unexpected_replies": traffic.unexpected,
+        "reconnects": traffic.reconnects,
+        "device_restarts": traffic.restarts,
         "inferences_per_s": done / measured.seconds if measured.seconds else None,
     }
 

@@ -6,6 +6,7 @@ it publishes the values of the log variables and parameters, so that readers nev
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 import time
@@ -54,8 +55,7 @@ class VirtualCore:
             missing = [name for name in needed if name not in self._symbols]
             if missing:
                 raise HilError(f"{elf}: no symbol {missing[0]}: not an image of this contract")
-            self._emulator.call("hppo_start")
-            self._emulator.write(self._symbols["hppo_time_source"], bytes([TIME_MODEL]))
+            self._boot()
         except TargetError as error:
             raise HilError(str(error)) from None
         self._jobs: queue.Queue[Job | None] = queue.Queue()
@@ -96,11 +96,31 @@ class VirtualCore:
 
         self._jobs.put(run)
 
+    def reboot(self) -> None:
+        """Power off and on after the call that is under way; what was waiting is forgotten."""
+
+        def boot() -> None:
+            self._emulator.reset()
+            self._boot()
+            self._publish()
+
+        self._forget_jobs()
+        self._jobs.put(boot)
+
     def stop(self) -> None:
         """Ends the thread after the call that is under way, or leaves a long one to itself."""
         self._stopping = True
         self._jobs.put(None)
         self._thread.join(timeout=STOP_S)
+
+    def _boot(self) -> None:
+        self._emulator.call("hppo_start")
+        self._emulator.write(self._symbols["hppo_time_source"], bytes([TIME_MODEL]))
+
+    def _forget_jobs(self) -> None:
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self._jobs.get_nowait()
 
     def _publish(self) -> None:
         self._values = {

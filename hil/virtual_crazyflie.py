@@ -8,6 +8,7 @@ on a free loopback port, prints the port and ends with its standard input: what 
 
 from __future__ import annotations
 
+import contextlib
 import math
 import socket
 import struct
@@ -20,6 +21,7 @@ from hil import log_blocks, toc
 from hil.contract import LOG_VARIABLES, PARAMETERS
 from hil.crtp import APP_CHANNEL, MAX_DATA_BYTES, Packet, Port, decode, is_null
 from hil.errors import HilError
+from hil.faults import BOOT_S, Faults, FaultyAir
 from hil.virtual_core import VirtualCore
 
 Address = tuple[str, int]
@@ -35,7 +37,13 @@ class VirtualCrazyflie:
     """One device on one UDP socket. Raises HilError when the port is taken or the image unfit."""
 
     def __init__(
-        self, elf: Path, target_name: str, *, host: str = LOOPBACK, port: int = DEFAULT_PORT
+        self,
+        elf: Path,
+        target_name: str,
+        *,
+        host: str = LOOPBACK,
+        port: int = DEFAULT_PORT,
+        faults: Faults | None = None,
     ) -> None:
         self._socket = _bind(host, port)
         self.address: Address = self._socket.getsockname()[:2]
@@ -47,6 +55,9 @@ class VirtualCrazyflie:
             self._socket.close()
             raise
         self._logs = log_blocks.LogBlocks(LOG_VARIABLES, self._core.value, time.monotonic())
+        self._air = FaultyAir(faults, self._deliver) if faults is not None else None
+        reboot = faults.reboot_after_s if faults is not None else None
+        self._reboot_at = math.inf if reboot is None else time.monotonic() + reboot
         self._log_toc = toc.log_toc(LOG_VARIABLES, log_blocks.MAX_BLOCKS, log_blocks.MAX_VARIABLES)
         self._param_toc = toc.param_toc(PARAMETERS)
         self._log_client: Address | None = None
@@ -63,10 +74,14 @@ class VirtualCrazyflie:
             while not self._stopped.is_set():
                 self._receive()
                 now = time.monotonic()
+                if now >= self._reboot_at:
+                    self._reboot()
                 for data in self._logs.collect(now):
                     self._send(Packet(Port.LOG, 2, data), self._log_client)
         finally:
             self._core.stop()
+            if self._air is not None:
+                self._air.close()
             self._socket.close()
         if self._failure is not None:
             raise HilError(f"the image stopped: {self._failure}")
@@ -79,8 +94,20 @@ class VirtualCrazyflie:
         self._failure = message
         self._stopped.set()
 
+    def _reboot(self) -> None:
+        """As after a power cycle: all forgotten, and nothing answered meanwhile."""
+        self._reboot_at = math.inf
+        self._core.reboot()
+        self._logs = log_blocks.LogBlocks(LOG_VARIABLES, self._core.value, time.monotonic())
+        self._log_client = None
+        end = time.monotonic() + BOOT_S
+        while (left := end - time.monotonic()) > 0 and not self._stopped.is_set():
+            self._socket.settimeout(left)
+            with contextlib.suppress(OSError):
+                self._socket.recvfrom(2048)
+
     def _receive(self) -> None:
-        due = self._logs.next_due()
+        due = min(self._logs.next_due(), self._reboot_at)
         wait = min(LONGEST_WAIT_S, max(0.0, due - time.monotonic()) if due < math.inf else math.inf)
         self._socket.settimeout(max(wait, 1e-4))  # 0 would mean not to wait at all
         try:
@@ -88,12 +115,18 @@ class VirtualCrazyflie:
         except OSError:  # nothing came, or an earlier datagram could not be delivered
             return
         packet = decode(datagram)
-        if packet is not None:
+        if packet is not None and not (self._air is not None and self._air.loses(packet)):
             self._answer(packet, sender)
 
     def _send(self, packet: Packet, to: Address | None) -> None:
         if to is None:
             return
+        if self._air is not None:
+            self._air.send(packet, to)
+        else:
+            self._deliver(packet, to)
+
+    def _deliver(self, packet: Packet, to: Address) -> None:
         try:
             self._socket.sendto(packet.encode(), to)
         except OSError:  # the client is gone or the socket is closed: as a radio would, carry on

@@ -185,12 +185,12 @@ def test_sequence_numbers_wrap_and_old_ones_are_stale(host: HostDevice) -> None:
 def test_sessions_keep_clients_apart(host: HostDevice) -> None:
     host.load(1, OBSERVATION)
     host.ask(Command.RUN, 1, b"\0")
-    assert host.ask(Command.RUN, 1, b"\0", session=10).result is Result.NO_SESSION
+    assert host.ask(Command.RUN, 1, b"\0", session=10).result is Result.OTHER_SESSION
     host.ask(Command.HELLO, 99)  # a late HELLO of the open session
     assert host.value("hppo_log_count") == 1
     host.ask(Command.HELLO, 0, session=10)
     assert host.value("hppo_log_count") == 0
-    assert host.ask(Command.RUN, 1, b"\0").result is Result.NO_SESSION
+    assert host.ask(Command.RUN, 1, b"\0").result is Result.OTHER_SESSION
 
 
 def test_repeat_measures_and_is_counted_once(host: HostDevice) -> None:

@@ -196,6 +196,8 @@ def test_a_device_that_falls_silent_ends_the_run(
     package: Path, device: VirtualCrazyflie, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(link, "SILENCE_S", 0.5)
+    monkeypatch.setattr(link, "CONNECT_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(link, "RECONNECT_S", 0.5)
 
     def stop(stage: str, done: int, _of: int) -> None:
         if stage == "inferences" and done == 5:

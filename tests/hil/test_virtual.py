@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import socket
 import struct
@@ -102,6 +103,12 @@ def test_garbage_never_stops_it(device: VirtualCrazyflie) -> None:
             client.send(b"" if number % 50 == 0 else header + body)
             if number % 32 == 0:
                 time.sleep(0.001)  # or the socket's buffer overflows and it never sees them
+        client.settimeout(0.5)
+        answer = b""
+        while answer != b"\xfcstill there":
+            client.send(b"\xfcstill there")
+            with contextlib.suppress(TimeoutError):
+                answer = client.recv(64)
     with Link(device.uri) as link:
         assert link.open_session().contract_version == c.CONTRACT_VERSION
 

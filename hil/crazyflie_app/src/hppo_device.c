@@ -318,7 +318,10 @@ static uint8_t answer(const uint8_t *packet, uint8_t length, uint8_t *reply_body
         *reply_length = hello(packet[1], reply_body);
         return HPPO_OK;
     }
-    if (session == 0 || packet[1] != session) {
+    if (packet[1] != session) {
+        return session == 0 ? HPPO_NO_SESSION : HPPO_OTHER_SESSION;
+    }
+    if (session == 0) {
         return HPPO_NO_SESSION;
     }
     if (command != HPPO_LOAD && !well_formed(command, body, body_length)) {

@@ -31,14 +31,15 @@ enum hppo_command {
 
 enum hppo_result {
     HPPO_OK = 0,
-    HPPO_NO_SESSION = 1,      /* HELLO first: the device restarted or another client took over */
+    HPPO_NO_SESSION = 1,      /* HELLO first: none was opened since the device started */
     HPPO_UNKNOWN_COMMAND = 2,
     HPPO_BAD_PACKET = 3,      /* wrong length or a field out of range */
     HPPO_INCOMPLETE = 4,      /* chunks of the observation are missing: send them again */
     HPPO_STALE = 5,           /* the sequence number left the window */
     HPPO_CONFLICT = 6,        /* the sequence number was used for another command */
     HPPO_BUSY = 7,            /* the policy or the pilot is flying: nothing may block the loop */
-    HPPO_NOT_FINITE = 8       /* NaN or infinity in the observation or in the action */
+    HPPO_NOT_FINITE = 8,      /* NaN or infinity in the observation or in the action */
+    HPPO_OTHER_SESSION = 9    /* another session is open: an old packet, or two clients */
 };
 
 /* Bits of hppo_log_status. */
