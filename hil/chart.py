@@ -36,15 +36,13 @@ class Chart:
     right: int = WIDTH - RIGHT
 
 
-def histogram(values: npt.NDArray[np.float64]) -> Chart:
-    """How often each value occurs; (n,) values, at least one."""
-    low, high = float(values.min()), float(values.max())
+def histogram(values: npt.NDArray[np.float64], span: tuple[float, float] | None = None) -> Chart:
+    """How often each value occurs; (n,) values, at least one. `span`: of the axis, else theirs."""
+    low, high = span or (float(values.min()), float(values.max()))
     if low == high:
         low, high = low - 0.5, high + 0.5
-    distinct = len(np.unique(values))
-    counts, edges = np.histogram(
-        values, bins=min(MOST_BINS, max(9, 2 * distinct)), range=(low, high)
-    )
+    bins = MOST_BINS if span else min(MOST_BINS, max(9, 2 * len(np.unique(values))))
+    counts, edges = np.histogram(values, bins=bins, range=(low, high))
     x = _Scale(low, high, LEFT, WIDTH - RIGHT)
     y = _Scale(0.0, float(counts.max()), HEIGHT - BOTTOM, TOP)
     bars = tuple(

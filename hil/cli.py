@@ -21,7 +21,9 @@ PackageArgument = Annotated[Path, typer.Argument(help="Folder that hyperppo-comp
 
 @app.command(epilog="Example: hyperppo-hil run build/crazyflie21 --uri radio://0/80/2M/E7E7E7E7E7")
 def run(
-    package: PackageArgument,
+    package: Annotated[
+        Path | None, typer.Argument(help="Folder that hyperppo-compile wrote.")
+    ] = None,
     uri: Annotated[
         str,
         typer.Option(help="`virtual`, or where cflib finds the device: radio://, usb://0, udp://."),
@@ -32,6 +34,10 @@ def run(
     out: Annotated[
         Path | None, typer.Option(help="Folder of the report; by default the package itself.")
     ] = None,
+    compare: Annotated[
+        tuple[Path, Path] | None,
+        typer.Option(help="Instead of a run: two reports (or their folders) side by side."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Self-test, recorded inferences, free running: latency.json and latency.html.
@@ -39,10 +45,16 @@ def run(
     Exit code 0 when every check holds, 1 when one does not, 2 on bad input.
     """
     from hil import harness
+    from hil.errors import HilError
     from hil.package import open_package
     from hil.progress import show_progress
     from hil.report import build_report, write_report
 
+    if compare is not None:
+        _compare(*compare, out, as_json)
+        return
+    if package is None:
+        raise HilError("say which package to run, or --compare two reports")
     opened = open_package(package)
     with show_progress() as progress, harness.device_uri(uri, opened) as address:
         measured = harness.measure(opened, address, inferences, progress)
@@ -55,6 +67,23 @@ def run(
 
         print_summary(report, data, page)
     raise typer.Exit(0 if report["passed"] else 1)
+
+
+def _compare(first: Path, second: Path, out: Path | None, as_json: bool) -> None:
+    from hil import compare
+
+    a, b = compare.read_report(first), compare.read_report(second)
+    rows = compare.rows(a, b)
+    page = None if out is None else out / "compare.html"
+    if page is not None:
+        compare.write_page(a, b, (str(first), str(second)), page)
+    if as_json:
+        names = ("what", "first", "second", "change")
+        print(json.dumps([dict(zip(names, row, strict=True)) for row in rows], indent=1))
+    else:
+        from hil.progress import print_comparison
+
+        print_comparison(rows, (str(first), str(second)), compare.warning(a, b), page)
 
 
 @app.command(epilog="Example: hyperppo-hil serve build/crazyflie21 --port 19850")

@@ -70,5 +70,28 @@ def print_summary(report: dict[str, Any], data: Path, page: Path) -> None:
         console.print(str(path), markup=False, highlight=False, soft_wrap=True)
 
 
+def print_comparison(
+    rows: list[tuple[str, str, str, str]],
+    names: tuple[str, str],
+    warning: str | None,
+    page: Path | None,
+) -> None:
+    """Two reports as a table, and where the page is."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table()
+    for number, column in enumerate(("", *names, "change")):
+        table.add_column(column, justify="right" if number else "left")
+    for row in rows:
+        table.add_row(*row)
+    console = Console()
+    console.print(table)
+    if warning:
+        console.print(f"not like with like: {warning}")
+    if page:
+        console.print(str(page), markup=False, highlight=False, soft_wrap=True)
+
+
 def _word(ok: bool) -> str:
     return "passed" if ok else "FAILED"

@@ -247,6 +247,37 @@ def test_run_and_its_json(package: Path, tmp_path: Path) -> None:
     assert json.loads(done.stdout) == json.loads((out / "latency.json").read_text())
 
 
+def test_two_reports_side_by_side(package: Path, tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    assert command("run", str(package), "--inferences", "5", "--out", str(first)).returncode == 0
+    report = json.loads((first / "latency.json").read_text())
+    report["timing"]["source"] = "dwt"
+    report["samples"]["cycles"] = [2 * c for c in report["samples"]["cycles"]]
+    for figures in (report["inferences"]["cycles"], report["inferences"]["us"]):
+        figures.update({key: 2 * value for key, value in figures.items()})
+    second.mkdir()
+    (second / "latency.json").write_text(json.dumps(report))
+    done = command("run", "--compare", str(first), str(second), "--out", str(tmp_path), "--json")
+    assert done.returncode == 0, done.stderr
+    rows = {row["what"]: row for row in json.loads(done.stdout)}
+    assert rows["cycles, median"]["change"] == "+100.0 %"
+    assert (rows["timing source"]["first"], rows["timing source"]["second"]) == ("model", "dwt")
+    page = (tmp_path / "compare.html").read_text()
+    assert page.count("<svg") == 2
+    assert "Not like with like" in page
+    shown = command("run", "--compare", str(first), str(second / "latency.json"))
+    assert "not like with like" in shown.stdout
+
+
+def test_reports_that_cannot_be_compared(tmp_path: Path) -> None:
+    for text, problem in (("[]", "no latency report"), ("{", "cannot be read")):
+        (tmp_path / "latency.json").write_text(text)
+        done = command("run", "--compare", str(tmp_path), str(tmp_path))
+        assert problem in one_line_error(done)
+    assert "no report" in one_line_error(command("run", "--compare", "none", "none"))
+    assert "which package" in one_line_error(command("run"))
+
+
 def test_bad_packages_on_the_command_line(
     package: Path, tmp_path: Path, make_package: MakePackage
 ) -> None:
