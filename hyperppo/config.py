@@ -23,13 +23,18 @@ class SpaceConfig:
 
     widths: tuple[int, ...] = DEFAULT_WIDTHS
     max_depth: int = 4
-    sampling: Literal["biased", "uniform"] = "biased"  # biased: uniform over depth, then within
+    # biased: uniform over depth, then within; adaptive: biased, and more of what does badly
+    sampling: Literal["biased", "uniform", "adaptive"] = "biased"
 
 
 @dataclass(frozen=True, config=_STRICT)
 class GHNConfig:
-    """The graph hypernetwork."""
+    """The graph hypernetwork.
 
+    `original` is the paper's: the sizes below do not apply, they are those of its section V-A.
+    """
+
+    kind: Literal["bases", "original"] = "bases"
     hidden: int = 32  # node state
     decoder: tuple[int, ...] = (64, 64)
     bases: int = 16  # shared bases a layer kind
@@ -66,6 +71,7 @@ class PPOConfig:
     decay_last: float = 0.3  # share of the run over which the learning rate goes to 0
     critic_learning_rate: float = 1e-3
     critic_hidden: tuple[int, ...] = (64, 64)
+    mix_architectures: bool = False  # the mistake of section III-A: see experiments/mix.py
     average: float = 0.95  # decay an iteration of the averaged GHN that is evaluated; 0: none
 
 

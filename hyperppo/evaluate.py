@@ -102,12 +102,12 @@ def _fly(
     counts: dict[str, Tensor] = {}
     steps = 0
     while bool(alive.any()):
-        x = ((observation - mean) * scale).view(-1, P, E).transpose(0, 1)
-        action = population(x.contiguous())
+        x = ((observation - mean) * scale).t().reshape(P, E, -1)
+        action = population(x)
         if not deterministic:
             normal = torch.randn(action.shape, generator=noise)
-            action = action + log_std.exp()[..., None] * normal
-        step = env.step(action.transpose(0, 1).reshape(-1, P * E))
+            action = action + log_std.exp()[:, None] * normal
+        step = env.step(action.reshape(P * E, -1).t())
         observation = step.observation
         total += step.reward * alive
         crashed += step.terminated & alive

@@ -182,27 +182,36 @@ class GHN(nn.Module):
     def _decode(self, architectures: Sequence[Architecture], coefficients: Tensor) -> list[Weights]:
         """Mix the bases: all layers of a kind together, one product for those of equal shape."""
         gain, output_scale = self.config.gain, self.config.output_scale
-        policies: list[Weights] = [[] for _ in architectures]
-        members: dict[str, list[tuple[int, int, int, int]]] = {kind: [] for kind in KINDS}
-        for m, architecture in enumerate(architectures):
-            sizes = self.space.layer_sizes(architecture)
-            policies[m] = [None] * len(sizes)  # type: ignore[list-item]
-            for place, (fan_in, fan_out) in enumerate(sizes):
-                members[_kind(place, len(sizes))].append((fan_in, fan_out, m, place))
-        for kind, layers in members.items():
+        policies: list[Weights] = [[None] * (len(a) + 1) for a in architectures]  # type: ignore[list-item]
+        for kind in KINDS:
+            layers, shapes = group_by_shape(self.space, architectures, kind)
             if not layers:
                 continue
-            layers.sort()
-            counts = Counter((fan_in, fan_out) for fan_in, fan_out, _, _ in layers)
-            shapes = [(fan_in, fan_out, n) for (fan_in, fan_out), n in counts.items()]
             rows = [m * coefficients.shape[1] + place for _, _, m, place in layers]
             scale = [math.sqrt(gain / fan_in) for fan_in, _, _, _ in layers]
             scales = coefficients.new_tensor(scale) * (output_scale if kind == "output" else 1.0)
-            chosen = coefficients.flatten(0, 1)[rows]
-            mixed = self.bases[kind](chosen, scales, shapes)
+            mixed = self.bases[kind](coefficients.flatten(0, 1)[rows], scales, shapes)
             for (_, _, m, place), layer in zip(layers, mixed, strict=True):
                 policies[m][place] = layer
         return policies
+
+
+def group_by_shape(
+    space: SearchSpace, architectures: Sequence[Architecture], kind: str | None = None
+) -> tuple[list[tuple[int, int, int, int]], list[Shape]]:
+    """Layers (fan_in, fan_out, policy, place), of one kind or all, those of equal shape together.
+
+    Also how many there are of each shape, in the same order.
+    """
+    layers = [
+        (fan_in, fan_out, m, place)
+        for m, architecture in enumerate(architectures)
+        for place, (fan_in, fan_out) in enumerate(space.layer_sizes(architecture))
+        if kind is None or kind == _kind(place, len(architecture) + 1)
+    ]
+    layers.sort()
+    counts = Counter((fan_in, fan_out) for fan_in, fan_out, _, _ in layers)
+    return layers, [(fan_in, fan_out, n) for (fan_in, fan_out), n in counts.items()]
 
 
 def _kind(place: int, depth: int) -> str:

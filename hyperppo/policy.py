@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from hyperppo.chain_ghn import ChainGHN
 from hyperppo.config import RunConfig
 from hyperppo.ghn import GHN, DirectWeights, Weights
 from hyperppo.space import Architecture, SearchSpace
@@ -96,6 +97,8 @@ class HyperPolicy(nn.Module):
         self.weights: nn.Module
         if config.algo == "ppo":
             self.weights = DirectWeights(space, config.ghn.output_scale)
+        elif config.ghn.kind == "original":
+            self.weights = ChainGHN(space, config.ghn.output_scale)
         else:
             self.weights = GHN(space, config.ghn)
         rows = len(space) if self.std == "table" else 1

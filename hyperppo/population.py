@@ -20,8 +20,8 @@ class _Product:
     source: Tensor  # (n,) int64, rows of the activations of width fan_in
     fan_in: int
     fan_out: int
-    weight: Tensor  # (n, fan_out, fan_in)
-    bias: Tensor  # (n, fan_out, 1)
+    weight: Tensor  # (n, fan_in, fan_out): the processor's vectors run along fan_out
+    bias: Tensor  # (n, 1, fan_out)
 
 
 class Population:
@@ -55,8 +55,8 @@ class Population:
                         torch.tensor([where[p] for p in members]),
                         fan_in,
                         fan_out,
-                        torch.stack([weight for weight, _ in layers]),
-                        torch.stack([bias for _, bias in layers])[..., None],
+                        torch.stack([weight for weight, _ in layers]).transpose(1, 2).contiguous(),
+                        torch.stack([bias for _, bias in layers])[:, None],
                     )
                 )
                 if fan_out < 0:
@@ -71,14 +71,14 @@ class Population:
             level += 1
 
     def __call__(self, observation: Tensor) -> Tensor:
-        """Mean actions (P, act_dim, E) on normalised observations (P, obs_dim, E)."""
-        activations = {observation.shape[1]: observation}
+        """Mean actions (P, E, act_dim) on normalised observations (P, E, obs_dim)."""
+        activations = {observation.shape[2]: observation}
         result: Tensor | None = None
         for products, ended in zip(self._levels, self._outputs, strict=True):
             parts: dict[int, list[Tensor]] = defaultdict(list)
             for product in products:
                 x = activations[product.fan_in][product.source]
-                y = torch.baddbmm(product.bias, product.weight, x)
+                y = torch.baddbmm(product.bias, x, product.weight)
                 parts[product.fan_out].append(y)
             finished = parts.pop(-1, None)
             if finished:

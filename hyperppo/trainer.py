@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from hyperppo import ppo
+from hyperppo.batch import Batch, cut, mix
 from hyperppo.config import RunConfig
 from hyperppo.critic import Critic, architecture_features
 from hyperppo.envs.base import VectorEnv
@@ -19,21 +19,8 @@ from hyperppo.groups import by_group
 from hyperppo.normalizer import RunningNorm
 from hyperppo.policy import HyperPolicy, forward_mean, log_prob
 from hyperppo.rollout import Rollout, collect
+from hyperppo.sampling import ArchitectureSampler
 from hyperppo.space import Architecture, SearchSpace
-
-
-@dataclass(frozen=True)
-class Batch:
-    """A rollout cut into J minibatches along its environments: B = T E / J samples each."""
-
-    observation: Tensor  # (J, M, B, obs_dim)
-    action: Tensor  # (J, M, B, act_dim)
-    mean: Tensor  # (J, M, B, act_dim)
-    log_prob: Tensor  # (J, M, B)
-    critic_input: Tensor  # (J, M, B, critic_dim + architecture features), normalised
-    advantage: Tensor  # (J, M, B), normalised over the whole batch
-    value: Tensor  # (J, M, B), before the update
-    target: Tensor  # (J, M, B), value targets
 
 
 class Trainer:
@@ -57,13 +44,16 @@ class Trainer:
             self.critic.parameters(), lr=config.ppo.critic_learning_rate, fused=True
         )
         self.learning_rate = config.ppo.learning_rate
-        self.architecture_generator = np.random.default_rng((config.seed, 1))
+        self.sampler = ArchitectureSampler(space, config.space.sampling, config.seed)
         self.action_generator = torch.Generator(self.device).manual_seed(config.seed + 1)
         self.where = env.reset()
+        env.desynchronise()
 
     def step(self) -> dict[str, float]:
         """One iteration of Algorithm 1; returns what there is to log."""
-        architectures = self.sample_architectures()  # line 3: theta ~ the space, M of them
+        architectures = self.sampler.draw(
+            self.config.meta_batch
+        )  # line 3: theta ~ the space, M of them
         rollout = self.collect(architectures)  # lines 4-8: estimate weights, act on-policy
         batch, log = self.advantages(rollout, architectures)  # line 9
         log |= self.update(batch, rollout, architectures)  # lines 10-14: epochs of minibatches
@@ -76,17 +66,6 @@ class Trainer:
                 "for example --set ppo.learning_rate_range=1e-5,3e-3"
             )
         return log
-
-    def sample_architectures(self) -> list[Architecture]:
-        """The meta-batch. Biased sampling draws a depth, then widths (section IV-D)."""
-        rng, space = self.architecture_generator, self.space
-        if self.config.space.sampling == "uniform":
-            chosen = rng.integers(len(space), size=self.config.meta_batch)
-        else:
-            by_depth = [np.flatnonzero(space.depths == d) for d in np.unique(space.depths)]
-            depths = rng.integers(len(by_depth), size=self.config.meta_batch)
-            chosen = np.array([rng.choice(by_depth[d]) for d in depths])
-        return [space.architectures[i] for i in chosen]
 
     def collect(self, architectures: list[Architecture]) -> Rollout:
         """Estimate the policies once and let each act in its own environments."""
@@ -148,23 +127,19 @@ class Trainer:
         explained = 1 - (target - values[:T]).var() / target.var()
         normalised = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
         J = options.minibatches
-
-        def cut(x: Tensor) -> Tensor:
-            """(T, N or M x E, ...) -> (J, M, T E / J, ...)."""
-            rest = x.shape[2:] if x.shape[1] == N else x.shape[3:]
-            x = x.reshape(T, M, J, E // J, *rest).movedim((2, 1), (0, 1))
-            return x.reshape(J, M, T * (E // J), *rest)
-
         batch = Batch(
-            observation=cut(rollout.observation),
-            action=cut(rollout.action),
-            mean=cut(rollout.mean),
-            log_prob=cut(rollout.log_prob),
-            critic_input=cut(critic_input[:T]),
-            advantage=cut(normalised),
-            value=cut(values[:T]),
-            target=cut(target),
+            observation=cut(rollout.observation, M, J),
+            action=cut(rollout.action, M, J),
+            mean=cut(rollout.mean, M, J),
+            log_prob=cut(rollout.log_prob, M, J),
+            critic_input=cut(critic_input[:T], M, J),
+            advantage=cut(normalised, M, J),
+            value=cut(values[:T], M, J),
+            target=cut(target, M, J),
         )
+        if options.mix_architectures:
+            batch = mix(batch, self.action_generator)
+        self.sampler.learn(architectures, rollout.reward.view(T, M, E).mean((0, 2)).cpu().numpy())
         ends = float(ended.sum())
         log = {
             "reward": float(rollout.reward.mean()),
@@ -279,7 +254,8 @@ class Trainer:
         state["trainer.observation"], state["trainer.critic_input"] = self.where
         state["trainer.discounted_return"] = self.discounted_return
         state["trainer.action_generator"] = self.action_generator.get_state()
-        state["trainer.architecture_generator"] = _pack_generator(self.architecture_generator)
+        state["sampler.generator"] = _pack_generator(self.sampler.generator)
+        state["sampler.reward"] = torch.from_numpy(self.sampler.reward)
         return state
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
@@ -302,7 +278,8 @@ class Trainer:
         )
         self.discounted_return = state["trainer.discounted_return"].to(self.device)
         self.action_generator.set_state(state["trainer.action_generator"].cpu())
-        _unpack_generator(self.architecture_generator, state["trainer.architecture_generator"])
+        _unpack_generator(self.sampler.generator, state["sampler.generator"])
+        self.sampler.reward = state["sampler.reward"].cpu().numpy().copy()
 
     def _modules(self) -> dict[str, nn.Module]:
         return {

@@ -35,6 +35,9 @@ class VectorEnv(Protocol):
     def reset(self) -> tuple[Tensor, Tensor]:
         """Start every environment anew: observation (obs_dim, N), critic input (critic_dim, N)."""
 
+    def desynchronise(self) -> None:
+        """Spread the episodes' phases, so that they do not all end in the same rollout."""
+
     def step(self, action: Tensor) -> Step:
         """Apply actions (act_dim, N), clipped to [-1, 1] by the task, for one control step."""
 

@@ -59,6 +59,11 @@ class PendulumEnv:
         observation = self._look()
         return observation, observation.clone()
 
+    def desynchronise(self) -> None:
+        """Spread the episodes' phases."""
+        phase = torch.rand(self.num_envs, generator=self.generator, device=self.device)
+        self.time = (phase * self.episode_steps).floor()
+
     def step(self, action: Tensor) -> Step:
         """One step; episodes at their time limit are truncated and start anew."""
         torque = action[0].clamp(-1.0, 1.0) * MAX_TORQUE

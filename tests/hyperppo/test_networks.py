@@ -103,12 +103,10 @@ def test_a_population_equals_its_members() -> None:
     chosen = [SPACE.architectures[i] for i in np.random.default_rng(1).choice(2800, 60)]
     with torch.no_grad():
         policies, _ = ghn(chosen)
-        observation = torch.randn(60, 18, 5)
+        observation = torch.randn(60, 5, 18)
         together = Population(policies, 0.2)(observation)
         for weights, x, y in zip(policies, observation, together, strict=True):
-            torch.testing.assert_close(
-                y, _plain_forward(weights, x.t(), 0.2).t(), atol=1e-5, rtol=1e-4
-            )
+            torch.testing.assert_close(y, _plain_forward(weights, x, 0.2), atol=1e-5, rtol=1e-4)
 
 
 def test_the_folded_module_equals_normalising_first() -> None:
@@ -153,3 +151,26 @@ def test_a_standard_deviation_has_a_floor() -> None:
     with torch.no_grad():
         policy.log_std.fill_(-9)
     assert policy([(4,)])[1].exp().min().item() == pytest.approx(0.2)
+
+
+def test_the_paper_s_network_estimates_any_architecture_and_learns_from_it() -> None:
+    torch.manual_seed(4)
+    policy = HyperPolicy(SPACE, make_config({}, ["ghn.kind=original"]))
+    count = sum(p.numel() for p in policy.weights.parameters())
+    assert 8.3e6 < count < 8.7e6  # the paper's network has 8.5 million
+    together, _ = policy(ARCHITECTURES)
+    for i, architecture in enumerate(ARCHITECTURES):
+        (alone,), _ = policy([architecture])
+        for (fan_in, fan_out), (w, b), (v, c) in zip(
+            SPACE.layer_sizes(architecture), together[i], alone, strict=True
+        ):
+            assert w.shape == (fan_out, fan_in)
+            assert b.shape == (fan_out,)
+            torch.testing.assert_close(w, v, atol=1e-5, rtol=1e-4)
+            torch.testing.assert_close(b, c, atol=1e-5, rtol=1e-4)
+    hidden = together[1][1][0].detach()
+    assert float(hidden.std()) == pytest.approx(math.sqrt(2 / 64), rel=0.5)
+    mean = forward_mean(together, torch.randn(len(ARCHITECTURES), 8, 18), 0.2)
+    mean.square().sum().backward()
+    without = [n for n, p in policy.weights.named_parameters() if p.grad is None]
+    assert all("std_head" in n or n == "weights.bias" for n in without)

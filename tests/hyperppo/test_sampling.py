@@ -1,0 +1,74 @@
+import numpy as np
+import pytest
+import torch
+
+from hyperppo.batch import Batch, cut, mix
+from hyperppo.sampling import ArchitectureSampler
+from hyperppo.space import SearchSpace
+
+SPACE = SearchSpace(18, 4)
+
+
+def share_by_depth(sampler: ArchitectureSampler) -> list[float]:
+    p = sampler.probabilities()
+    return [float(p[SPACE.depths == d].sum()) for d in (1, 2, 3, 4)]
+
+
+def test_biased_sampling_is_uniform_over_depth_and_then_within() -> None:
+    sampler = ArchitectureSampler(SPACE, "biased", 0)
+    assert share_by_depth(sampler) == pytest.approx([0.25] * 4)
+    p = sampler.probabilities()
+    for depth in (1, 2, 3, 4):
+        assert np.ptp(p[SPACE.depths == depth]) < 1e-15
+    drawn = [len(a) for a in sampler.draw(8000)]
+    assert np.bincount(drawn)[1:] / 8000 == pytest.approx([0.25] * 4, abs=0.03)
+
+
+def test_uniform_sampling_is_uniform() -> None:
+    p = ArchitectureSampler(SPACE, "uniform", 0).probabilities()
+    np.testing.assert_allclose(p, 1 / 2800)
+
+
+def test_adaptive_sampling_draws_more_of_what_does_badly() -> None:
+    sampler = ArchitectureSampler(SPACE, "adaptive", 0)
+    assert share_by_depth(sampler) == pytest.approx([0.25] * 4)
+    for _ in range(30):
+        batch = sampler.draw(64)
+        sampler.learn(batch, np.array([1.0 if min(a) == 4 else 3.0 for a in batch]))
+    p = sampler.probabilities()
+    narrow = np.array([min(a) == 4 for a in SPACE.architectures])
+    before = sampler.prior[narrow].sum()
+    assert p.sum() == pytest.approx(1)
+    assert p[narrow].sum() > 1.3 * before
+    assert p.min() > 0
+
+
+@pytest.mark.parametrize("kind", ["biased", "uniform", "adaptive"])
+def test_the_same_seed_draws_the_same(kind: str) -> None:
+    a, b = (ArchitectureSampler(SPACE, kind, 3) for _ in range(2))  # type: ignore[arg-type]
+    assert a.draw(50) == b.draw(50)
+
+
+def test_cutting_keeps_every_sample_with_its_architecture_and_environment() -> None:
+    T, M, E, J = 3, 2, 4, 2
+    where = torch.stack(
+        torch.meshgrid(torch.arange(T), torch.arange(M), torch.arange(E), indexing="ij"), -1
+    )
+    for x in (where, where.flatten(1, 2)):
+        pieces = cut(x, M, J)
+        assert pieces.shape == (J, M, T * E // J, 3)
+        for j in range(J):
+            for m in range(M):
+                assert (pieces[j, m, :, 1] == m).all()
+                assert (pieces[j, m, :, 2] // (E // J) == j).all()
+        assert len(torch.unique(pieces.flatten(0, 2), dim=0)) == T * M * E
+
+
+def test_mixing_moves_samples_between_architectures_but_keeps_their_fields_together() -> None:
+    ids = torch.arange(2 * 3 * 50).view(2, 3, 50)
+    fields = {name: ids.clone() for name in Batch.__dataclass_fields__}
+    mixed = mix(Batch(**fields), torch.Generator().manual_seed(0))
+    assert all(torch.equal(getattr(mixed, name), mixed.value) for name in fields)
+    assert torch.equal(mixed.value.flatten(1).sort(1).values, ids.flatten(1))
+    moved = (mixed.value % 150) // 50 != torch.arange(3)[None, :, None]
+    assert 0.5 < moved.float().mean().item() < 0.8
