@@ -3,6 +3,7 @@
 from compile.lower.c.generate import (
     CoreKernels,
     core_kernels,
+    fixed_source,
     golden_header,
     policy_header,
     policy_source,
@@ -12,6 +13,7 @@ from compile.lower.c.generate import (
 __all__ = [
     "CoreKernels",
     "core_kernels",
+    "fixed_source",
     "golden_header",
     "policy_header",
     "policy_source",

@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 import hyperppo
+from compile.fixed_point import SUM_LIMIT, FixedNetwork
+from compile.lower.c import fixed
 from compile.lower.c.layout import Panel, buffer_sizes, float_literal, lay_out
 from compile.network import Network
 
@@ -84,6 +86,39 @@ def policy_source(
     )
 
 
+def fixed_source(
+    network: FixedNetwork,
+    title: str,
+    essentials: Sequence[str],
+    weights_in: str,
+    kernels: CoreKernels,
+) -> str:
+    """policy.c of a fixed-point network; arguments as for `policy_source`."""
+    names = fixed.kernels(network)
+    return _render(
+        "policy_fixed.c.j2",
+        title=title,
+        essentials=essentials,
+        precision=network.precision,
+        layers=fixed.lay_out_fixed(network),
+        weights_in=weights_in,
+        weights_type="WEIGHTS" if weights_in == "ram" else "static const uint32_t",
+        table=list(network.table),
+        table_name=next(
+            (x.activation for x in network.layers if x.hidden and x.hidden.kind == "table"), ""
+        ),
+        buffers=fixed.buffers(network),
+        sums=4 * -(-network.act_dim // 4),
+        worst=max(network.worst_sums) / SUM_LIMIT,
+        guard=kernels.guard,
+        core=[kernels.sources.get(name, "") for name in names],
+        portable=[_portable(name) for name in names],
+        input_calls=fixed.input_calls(network),
+        output_calls=fixed.output_calls(network),
+        result=4 * -(-network.act_dim // 4) if network.output == "tanh" else 0,
+    )
+
+
 def golden_header(
     observations: NDArray[np.float32], actions: NDArray[np.float32], tolerance: float
 ) -> str:
@@ -143,5 +178,5 @@ def _render(template: str, **values: Any) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters.update(floats=_floats, panel=_panel)
+    environment.filters.update(floats=_floats, panel=_panel, words=fixed.hexadecimal)
     return environment.get_template(template).render(version=hyperppo.__version__, **values)

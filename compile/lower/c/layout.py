@@ -64,7 +64,7 @@ def lay_out(network: Network) -> tuple[LayerLayout, ...]:
         weight = (layer.weight.astype(np.float64) * scale).astype(np.float32)
         leak, scale_after = _leak(layer.activation, network.negative_slope)
         panels = _panels(weight, layer.bias)
-        name = _identifier(layer.name, index)
+        name = identifier(layer.name, index)
         destination = ("even", "odd")[index % 2]
         calls = _dense_calls(name, panels, source, destination, layer.n_in, float_literal(leak))
         finish = []
@@ -142,8 +142,8 @@ def _leak(activation: str, slope: float) -> tuple[np.float32, float]:
     return np.float32((1 - slope) / (1 + slope)), (1 + slope) / 2
 
 
-def _identifier(name: str, index: int) -> str:
-    """A C identifier that is unique by the layer's index and still names the ONNX node."""
+def identifier(name: str, index: int) -> str:
+    """A layer's C identifier: unique by its index, and it still names the ONNX node."""
     clean = "".join(c if c.isascii() and c.isalnum() else "_" for c in name).strip("_")
     return clean if clean == f"layer_{index}" else f"layer_{index}_{clean}".rstrip("_")
 

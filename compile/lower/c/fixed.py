@@ -1,0 +1,155 @@
+"""A fixed-point policy as the text of policy.c: packed words, buffers and calls."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compile.fixed_point import TABLE_BITS, FixedLayer, FixedNetwork, Integers
+from compile.lower.c.layout import float_literal, identifier
+
+Words = NDArray[np.uint32]
+ROWS = 4  # of a panel: 4 sums, 4 weights, 2 inputs and 2 pointers fill the core's registers
+INPUTS_A_WORD = {"i16": 2, "i8": 4, "i8x": 4}
+BYTE_OF_INPUT = (1, 3, 0, 2)  # of a word of four int8 weights, for inputs 0..3
+
+
+@dataclass(frozen=True)
+class FixedLayout:
+    """One layer as C."""
+
+    name: str
+    n_in: int
+    n_out: int
+    activation: str
+    panels: tuple[str, ...]  # initialisers, one panel each
+    constants: int  # words
+    pair_call: str  # the activation of two sums; empty behind the output layer
+    call: str
+
+
+def panel_words(layer: FixedLayer, precision: str) -> Words:
+    """(panels, 1 + words of inputs, ROWS): biases, then the weights of each word of inputs."""
+    per_word = INPUTS_A_WORD[precision]
+    panels, words = -(-layer.n_out // ROWS), -(-layer.n_in // per_word)
+    codes = np.zeros((panels * ROWS, words, per_word), np.int64)
+    codes.reshape(panels * ROWS, -1)[: layer.n_out, : layer.n_in] = layer.codes
+    width = 32 // per_word
+    places = (0, 1) if per_word == 2 else BYTE_OF_INPUT
+    packed = sum(
+        (codes[:, :, k] & (2**width - 1)) << (width * place) for k, place in enumerate(places)
+    )
+    bias = np.zeros(panels * ROWS, np.int64)
+    bias[: layer.n_out] = layer.bias
+    stream = np.concatenate([bias[:, None] & 0xFFFFFFFF, packed], axis=1)
+    return stream.reshape(panels, ROWS, 1 + words).transpose(0, 2, 1).astype(np.uint32)
+
+
+def lay_out_fixed(network: FixedNetwork) -> tuple[FixedLayout, ...]:
+    """The layers in C's terms."""
+    layouts = []
+    source = "input"
+    for index, layer in enumerate(network.layers):
+        name = identifier(layer.name, index)
+        stream = panel_words(layer, network.precision)
+        destination = ("even", "odd")[index % 2] if layer.hidden else "sums"
+        sizes = f"{stream.shape[1] - 1}, {len(stream)}"
+        arguments = f"{name}_weights, {source}, {destination}, {sizes}"
+        call = f"dense4({arguments}, {name}_pair);" if layer.hidden else f"output4({arguments});"
+        layouts.append(
+            FixedLayout(
+                name=name,
+                n_in=layer.n_in,
+                n_out=layer.n_out,
+                activation=layer.activation,
+                panels=tuple(_panel(words, number, layer) for number, words in enumerate(stream)),
+                constants=stream.size,
+                pair_call=_pair_call(layer),
+                call=call,
+            )
+        )
+        source = destination
+    return tuple(layouts)
+
+
+def buffers(network: FixedNetwork) -> dict[str, int]:
+    """Words of the input and of the buffers that hidden layers write in turn."""
+    per_word = INPUTS_A_WORD[network.precision]
+    sizes = {"input": per_word // 2 * -(-network.obs_dim // per_word)}
+    hidden = [layer.n_out for layer in network.layers[:-1]]
+    for parity, name in enumerate(("even", "odd")):
+        if hidden[parity::2]:
+            sizes[name] = ROWS // 2 * -(-max(hidden[parity::2]) // ROWS)
+    return sizes
+
+
+def input_calls(network: FixedNetwork) -> list[str]:
+    """Statements that fill `input`."""
+    dim, bits = network.obs_dim, network.input_bits
+    fractions = [*network.input_fraction, 0]
+    calls = []
+    for word, k in enumerate(range(0, dim, 2)):
+        second = f"observation[{k + 1}]" if k + 1 < dim else "0.0f"
+        calls.append(
+            f"input[{word}] = input_pair(observation[{k}], {second}, "
+            f"{fractions[k]}, {fractions[k + 1]}, {bits}, &sum);"
+        )
+    return calls
+
+
+def output_calls(network: FixedNetwork) -> list[str]:
+    """Statements that turn `sums` into the action."""
+    bits, count = network.output_fraction, "POLICY_ACT_DIM"
+    if network.output == "identity":
+        return [f"to_f32(sums, action, {count}, {bits});"]
+    if network.output == "clip":
+        low, high = (float_literal(np.float32(end)) for end in network.clip)
+        return [
+            f"to_f32(sums, action, {count}, {bits});",
+            f"clip_f32(action, action, {count}, {low}, {high});",
+        ]
+    padded = ROWS * -(-network.act_dim // ROWS)
+    return [
+        f"to_f32(sums, result, {padded}, {bits});",
+        f"tanh_f32(result, {padded});",
+        f"clip_f32(result, action, {count}, -1.0f, 1.0f);",
+    ]
+
+
+def kernels(network: FixedNetwork) -> list[str]:
+    """Names of the kernels in use, in an order in which each may use those before it."""
+    kinds = {layer.hidden.kind for layer in network.layers if layer.hidden}
+    names = ["input_pair", f"sums4_{network.precision}"]
+    names += [f"{kind}_pair" for kind in sorted(kinds)]
+    last = {"clip": ["clip_f32"], "tanh": ["tanh_f32", "clip_f32"], "identity": []}
+    return [*names, "to_f32", *last[network.output]]
+
+
+def hexadecimal(words: Sequence[int] | Integers | Words, columns: int) -> str:
+    """Words as C initialisers, `columns` a line."""
+    texts = [f"0x{int(word) & 0xFFFFFFFF:08x}u" for word in words]
+    lines = [texts[i : i + columns] for i in range(0, len(texts), columns)]
+    return ",\n".join("    " + ", ".join(line) for line in lines)
+
+
+def _panel(words: Words, number: int, layer: FixedLayer) -> str:
+    last = min(ROWS * number + ROWS, layer.n_out) - 1
+    title = f"    /* rows {ROWS * number} to {last}: biases, then inputs in order */\n"
+    return title + hexadecimal(words.reshape(-1), 8)
+
+
+def _pair_call(layer: FixedLayer) -> str:
+    hidden = layer.hidden
+    if hidden is None:
+        return ""
+    middle = f"{layer.activation}_table + {2 ** (TABLE_BITS - 1)}"
+    arguments = {
+        "relu": f"{hidden.shift}, {hidden.bits}",
+        "leaky_shift": f"{hidden.shift}, {hidden.lift}, {hidden.bits}",
+        "leaky": f"{hidden.shift}, {hidden.bits}, {hidden.slope}",
+        "table": f"{hidden.shift}, {hidden.bits}, {middle}",
+    }[hidden.kind]
+    return f"{hidden.kind}_pair(a, b, {arguments})"

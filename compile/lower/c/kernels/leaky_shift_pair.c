@@ -1,0 +1,13 @@
+/* Leaky ReLU of two sums where 1 / slope = 1 + 2^lift: x + 2^lift max(x, 0) is its multiple. Both
+ * terms are shifts of the sum, saturated to one bit less than `bits`; so is what they add up to. */
+INLINE int32_t leaky_shift(int32_t sum, int shift, int lift, int bits)
+{
+    const int32_t half = 1 << (bits - 2);
+    const int32_t positive = between(sum >> (shift - lift), 0, 2 * half - 1);
+    return between(between(sum >> shift, -half, half - 1) + positive, -32768, 32767);
+}
+
+INLINE uint32_t leaky_shift_pair(int32_t a, int32_t b, int shift, int lift, int bits)
+{
+    return pack(leaky_shift(a, shift, lift, bits), leaky_shift(b, shift, lift, bits));
+}

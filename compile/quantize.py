@@ -1,0 +1,268 @@
+"""Float network -> whole numbers: scales, shifts and bits, from the policy's own observations.
+
+A leaky ReLU passes a scale on, so every row has its own: it is divided out of the next layer's
+weights, and costs nothing at run time. A row's scale is the largest with which its weights fit
+their type, its sum cannot overflow for any input in the declared range, and the activations that
+were seen, with a margin, do not saturate. What is left to choose, the bits of each layer's
+activations, is chosen by the error of the action on the recorded observations.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compile.errors import CompileError
+from compile.fixed_point import (
+    PRECISIONS,
+    SUM_LIMIT,
+    TABLE_BITS,
+    Activation,
+    FixedLayer,
+    FixedNetwork,
+    Integers,
+    result_bound,
+)
+from compile.network import Layer, Network
+
+Floats = NDArray[np.float64]
+
+MARGIN = 1.25  # on the largest value seen of an observation or an activation
+CALIBRATION = 512  # observations that the choice of bits looks at
+LARGEST_WEIGHT = {"i16": 32767, "i8": 127 * 256, "i8x": 127}
+BITS = range(9, 17)
+TABLE_ACTIVATIONS = ("tanh",)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the search chooses."""
+
+    bits: tuple[int, ...]  # of the observation and of each hidden layer's activations
+    drop: tuple[int, ...]  # for each hidden layer: finer activations, coarser weights, by so many
+
+
+def quantize(network: Network, observations: NDArray[np.float32], precision: str) -> FixedNetwork:
+    """The best fixed-point form found; (n, obs_dim) observations come from that very policy.
+
+    CompileError when the network has no such form.
+    """
+    if precision not in PRECISIONS:
+        raise CompileError(f"no fixed-point precision {precision!r}: {', '.join(PRECISIONS)}")
+    chosen = observations[:: max(1, len(observations) // CALIBRATION)].astype(np.float64)
+    largest = _largest(network, observations)
+    expected = network.forward(chosen)
+
+    def error(plan: Plan) -> float:
+        try:
+            fixed = _build(network, largest, precision, plan)
+        except CompileError:  # so few bits that a scale leaves its range
+            return math.inf
+        return float(np.sqrt(((fixed.forward(chosen) - expected) ** 2).mean()))
+
+    return _build(network, largest, precision, _search(len(network.layers), error))
+
+
+def _search(depth: int, error: Callable[[Plan], float]) -> Plan:
+    """One number of bits for all, then each by itself, while the error falls by a percent."""
+    hidden = (0,) * (depth - 1)
+    plans = [Plan((bits,) * depth, hidden) for bits in BITS]
+    best, least = min(((plan, error(plan)) for plan in plans), key=lambda pair: pair[1])
+    for place, step in itertools.product(range(depth), (1, -1)):
+        while best.bits[place] + step in BITS:
+            bits = (*best.bits[:place], best.bits[place] + step, *best.bits[place + 1 :])
+            trial = replace(best, bits=bits)
+            found = error(trial)
+            if found > 0.99 * least:
+                break
+            best, least = trial, found
+    for place in range(depth - 1):
+        trial = replace(best, drop=(*best.drop[:place], 1, *best.drop[place + 1 :]))
+        found = error(trial)
+        if found < 0.99 * least:
+            best, least = trial, found
+    return best
+
+
+def _largest(network: Network, observations: NDArray[np.float32]) -> list[Floats]:
+    """(n_in,) largest |input| of every layer that was seen, with the margin."""
+    values = observations.astype(np.float64)
+    largest = []
+    for layer in network.layers:
+        largest.append(np.abs(values).max(axis=0) * MARGIN)
+        values = Network((layer,), network.negative_slope, network.clip).forward(values)
+    return largest
+
+
+def _build(network: Network, largest: list[Floats], precision: str, plan: Plan) -> FixedNetwork:
+    top = 2 ** (plan.bits[0] - 1)
+    # An input that was never seen but 0 needs some range: +-1.
+    reach = np.where(largest[0] > 0, largest[0], 1.0)
+    fraction = np.clip(np.floor(np.log2(top / reach)), 0, 16).astype(int)
+    scale = 2.0**fraction  # (n_in,) whole number for each unit of the layer's input
+    bound = np.full(network.obs_dim, top)
+    table = _table(network, plan)
+    layers = []
+    for place, layer in enumerate(network.layers[:-1]):
+        fixed, scale = _hidden(
+            layer, network, precision, scale, bound,
+            largest[place + 1], plan.bits[place + 1], plan.drop[place], _table_top(plan),
+        )  # fmt: skip
+        layers.append(fixed)
+        assert fixed.hidden is not None
+        bound = result_bound(fixed.hidden, fixed.worst(bound), table)
+    last = network.layers[-1]
+    limit = _row_limits(last, precision, scale, bound).min()
+    output_fraction = min(31, math.floor(math.log2(limit)))
+    if output_fraction < 1:
+        raise CompileError(f"layer {last.name}: its weights are too large for {precision}")
+    gain = np.full(last.n_out, 2.0**output_fraction)
+    layers.append(_layer(last, precision, scale, gain, 0.0, None))
+    return FixedNetwork(
+        precision=precision,
+        layers=tuple(layers),
+        input_fraction=tuple(map(int, fraction)),
+        input_bits=plan.bits[0],
+        output_fraction=output_fraction,
+        output=last.activation,
+        clip=network.clip,
+        table=table,
+    )
+
+
+def _hidden(
+    layer: Layer,
+    network: Network,
+    precision: str,
+    scale: Floats,
+    bound: Integers,
+    largest: Floats,
+    bits: int,
+    drop: int,
+    table_top: float,
+) -> tuple[FixedLayer, Floats]:
+    """A hidden layer and the scale of its results."""
+    limits = _row_limits(layer, precision, scale, bound)
+    if layer.activation in TABLE_ACTIVATIONS:
+        # The table fixes what a sum means: one power of two for all rows.
+        reach = TABLE_REACH[layer.activation]
+        shift = min(31, math.floor(math.log2(limits.min() * reach)) - (TABLE_BITS - 1))
+        if shift < 1:
+            raise CompileError(f"layer {layer.name}: its sums are too large for a table")
+        gain = np.full(layer.n_out, 2.0 ** (shift + TABLE_BITS - 1) / reach)
+        hidden = Activation("table", shift, TABLE_BITS)
+        return _layer(layer, precision, scale, gain, 0.0, hidden), np.full(layer.n_out, table_top)
+    slope = {"relu": 0.0, "leaky_relu": network.negative_slope, "identity": 1.0}.get(
+        layer.activation, -1.0
+    )
+    if not 0.0 <= slope <= 1.0:
+        raise CompileError(f"layer {layer.name}: no fixed-point form for {layer.activation}")
+    kind, lift = _leaky_form(slope)
+    gained = 1 + 2**lift if kind == "leaky_shift" else 1
+    top = 2 ** (bits - 1) - 1
+    needed = np.maximum(largest, 1e-30)
+    shift = math.ceil(math.log2((limits * gained * needed / top).max())) - drop
+    shift = min(30, max(lift + 1, shift))
+    gain = np.minimum(limits, top * 2.0**shift / (gained * needed))
+    rounding = 2.0**shift / (gained if kind == "leaky_shift" else 2)
+    hidden = Activation(kind, shift, bits, lift, round(slope * 65536) if kind == "leaky" else 0)
+    return _layer(layer, precision, scale, gain, rounding, hidden), gain * gained / 2.0**shift
+
+
+def _leaky_form(slope: float) -> tuple[str, int]:
+    """The kind of activation for a slope, and its lift."""
+    if slope == 0:
+        return "relu", 0
+    lift = round(math.log2(1 / slope - 1)) if slope < 1 else 0
+    if 0 < lift < 8 and abs(1 / slope - 1 - 2**lift) < 1e-9:
+        return "leaky_shift", lift
+    return "leaky", 0
+
+
+def _row_limits(layer: Layer, precision: str, scale: Floats, bound: Integers) -> Floats:
+    """(n_out,) the largest gain with which a row's weights fit and its sum cannot overflow."""
+    weight = np.abs(layer.weight.astype(np.float64)) / scale
+    largest = np.maximum(weight.max(axis=1), 1e-30)
+    fits = LARGEST_WEIGHT[precision] / largest
+    # Rounding moves a weight by at most half a unit (i8: half of 256), and the bias holds an
+    # offset below 2^30 for the shift's rounding; what is left is shared out.
+    slack = {"i16": 0.5, "i8": 128.0, "i8x": 0.5}[precision] * bound.sum()
+    room = max(SUM_LIMIT * 0.98 - slack, SUM_LIMIT / 16)
+    total = np.maximum(weight @ bound + np.abs(layer.bias.astype(np.float64)), 1e-30)
+    return np.asarray(np.minimum(fits, room / total))
+
+
+def _layer(
+    layer: Layer,
+    precision: str,
+    scale: Floats,
+    gain: Floats,
+    rounding: float,
+    hidden: Activation | None,
+) -> FixedLayer:
+    ideal = layer.weight.astype(np.float64) / scale * gain[:, None]
+    weight, codes = pack_i8(ideal) if precision == "i8" else (np.rint(ideal), np.rint(ideal))
+    bias = np.rint(layer.bias.astype(np.float64) * gain + rounding)
+    return FixedLayer(
+        layer.name,
+        layer.activation,
+        weight.astype(np.int64),
+        codes.astype(np.int64),
+        bias.astype(np.int64),
+        hidden,
+    )
+
+
+def pack_i8(ideal: Floats) -> tuple[Floats, Floats]:
+    """int8 codes of weights in units of 1 / 256, and what the packed kernel multiplies by.
+
+    Of four neighbouring inputs 0..3 a word holds codes 2, 0, 3, 1 from its lowest byte up. SMLAD
+    on the word multiplies 0 and 1 with the byte below as a fraction; on the word shifted up by
+    eight, 2 and 3. Chosen from the lowest byte up, each code makes up for the fraction that it
+    is stuck with, so each weight is within half a code of the ideal.
+    """
+    n_out, n_in = ideal.shape
+    wanted = np.zeros((n_out, -(-n_in // 4), 4))
+    wanted.reshape(n_out, -1)[:, :n_in] = ideal
+    there = (np.arange(wanted[0].size) < n_in).reshape(-1, 4)  # not padding
+    codes, actual = np.zeros_like(wanted), np.zeros_like(wanted)
+    below = np.zeros(wanted.shape[:2])
+    for place in (2, 0, 3, 1):
+        code = np.clip(np.rint((wanted[:, :, place] - below) / 256), -128, 127)
+        code *= there[:, place]
+        codes[:, :, place] = code
+        actual[:, :, place] = 256 * code + below
+        below = code % 256
+    return actual.reshape(n_out, -1)[:, :n_in], codes.reshape(n_out, -1)[:, :n_in]
+
+
+TABLE_REACH = {"tanh": 8.0}  # a table spans sums that mean +- this
+
+
+def _table_top(plan: Plan) -> float:
+    """The number that stands for 1.0 in a table: all layers share it."""
+    return float(2 ** (min(plan.bits[1:], default=16) - 1) - 1)
+
+
+def _table(network: Network, plan: Plan) -> Integers:
+    """The table of the network's hidden activation; empty where none needs one."""
+    names = {layer.activation for layer in network.layers[:-1]} & set(TABLE_ACTIVATIONS)
+    if not names:
+        return np.zeros(0, np.int64)
+    (name,) = names
+    reach = TABLE_REACH[name]
+    edges = np.linspace(-reach, reach, 2**TABLE_BITS + 1)
+    values = np.rint(_table_top(plan) * np.tanh(edges)).astype(np.int64)
+    left, rise = values[:-1], np.diff(values)
+    rise[[0, -1]] = 0  # a sum beyond the table lands here with any place: level
+    odd = np.arange(len(rise)) % 2 == 1
+    # The kernel's place is 15 bits, less 2^15 in an odd piece (seen from the middle: the parity
+    # of the piece's number): there the entry holds the right end.
+    start = np.where(odd, left + rise, left)
+    start[0], start[-1] = values[0], values[-1]
+    return (start << 16) | ((2 * rise) & 0xFFFF)

@@ -1,0 +1,216 @@
+"""Fixed point: numpy, the host's C and the emulated core give the same bits; nothing overflows."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from compile.device import run_emulated, run_host
+from compile.errors import CompileError
+from compile.fixed_point import PRECISIONS, SUM_LIMIT, FixedNetwork
+from compile.lower.c import core_kernels, fixed_source, policy_header, rejected_action
+from compile.network import Network
+from compile.quantize import pack_i8, quantize
+from compile.verify import bad_observations
+from targets.target import Target
+from targets.toolchain import compile_host_library, link_image
+
+MakeNetwork = Callable[..., Network]
+WARNINGS = ["-std=c99", "-pedantic", "-Wall", "-Wextra", "-Werror", "-Wconversion", "-Wshadow"]
+MAIN = (
+    '#include "policy.h"\nstatic float o[POLICY_OBS_DIM], a[POLICY_ACT_DIM];\n'
+    "int main(void) { policy_step(o, a); return 0; }\n"
+)
+
+
+def observations(n: int, obs_dim: int = 18, seed: int = 3) -> NDArray[np.float32]:
+    return np.random.default_rng(seed).standard_normal((n, obs_dim)).astype(np.float32)
+
+
+def adversarial(fixed: FixedNetwork) -> NDArray[np.float32]:
+    """Inputs at the ends of the range and far beyond, in the signs that drive each first unit."""
+    signs = np.sign(fixed.layers[0].weight).astype(np.float32)
+    signs[signs == 0] = 1.0
+    ends = signs * fixed.input_range.astype(np.float32)
+    return np.concatenate([ends, -ends, 1e6 * ends, -1e6 * ends])
+
+
+def write_c(network: Network, fixed: FixedNetwork, folder: Path, weights_in: str = "flash") -> Path:
+    (folder / "policy.h").write_text(policy_header(network, "T", ["x"]))
+    source = folder / "policy.c"
+    kernels = core_kernels("cortex_m4f")
+    source.write_text(fixed_source(fixed, "T", ["x"], weights_in, kernels))
+    return source
+
+
+def host(network: Network, fixed: FixedNetwork, x: NDArray[np.float32]) -> NDArray[np.float32]:
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        source = write_c(network, fixed, folder)
+        library = compile_host_library([source], folder / "policy.so", include=[folder])
+        return run_host(library, x, network.act_dim)
+
+
+def emulated(
+    network: Network,
+    fixed: FixedNetwork,
+    x: NDArray[np.float32],
+    target: Target,
+    folder: Path,
+    weights_in: str = "flash",
+) -> NDArray[np.float32]:
+    source = write_c(network, fixed, folder, weights_in)
+    (folder / "main.c").write_text(MAIN)
+    elf = folder / "policy.elf"
+    link_image(
+        target,
+        [folder / "main.c"],
+        elf,
+        policy_source=source,
+        include=[folder],
+        weights_in=weights_in,
+    )
+    return run_emulated(elf, target, x, network.act_dim)
+
+
+SHAPES = [
+    ((4,), "leaky_relu"),
+    ((1, 2, 3), "leaky_relu"),
+    ((5, 6, 7, 8), "relu"),
+    ((9, 10, 11), "tanh"),
+    ((12, 13, 14, 15), "leaky_relu"),
+    ((16, 17, 23, 25), "tanh"),
+    ((64, 31), "leaky_relu"),
+    ((33, 256), "leaky_relu"),
+    ((256, 8), "relu"),
+]
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize(("hidden", "activation"), SHAPES)
+@pytest.mark.usefixtures("cross")
+def test_three_forms_give_the_same_bits(
+    make_network: MakeNetwork,
+    hidden: tuple[int, ...],
+    activation: str,
+    precision: str,
+    target: Target,
+    tmp_path: Path,
+) -> None:
+    slope = 0.2 if len(hidden) % 2 else 0.07  # a sum of two shifts; one with a product
+    network = make_network(hidden, activation=activation, negative_slope=slope)
+    seen = observations(300)
+    fixed = quantize(network, seen, precision)
+    assert max(fixed.worst_sums) < SUM_LIMIT
+    x = np.concatenate([seen[:20], adversarial(fixed)[:40]])
+    expected = fixed.forward(x)
+    assert np.array_equal(host(network, fixed, x), expected)
+    weights_in = ("flash", "ram")[len(hidden) % 2]
+    assert np.array_equal(emulated(network, fixed, x, target, tmp_path, weights_in), expected)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("obs_dim", [1, 2, 3, 4, 5, 6, 7, 8, 40])
+@pytest.mark.usefixtures("cross")
+def test_every_number_of_inputs_and_outputs(
+    make_network: MakeNetwork, obs_dim: int, precision: str, target: Target, tmp_path: Path
+) -> None:
+    network = make_network((6,), obs_dim=obs_dim, act_dim=obs_dim % 7 + 1)
+    seen = observations(100, obs_dim)
+    fixed = quantize(network, seen, precision)
+    assert np.array_equal(emulated(network, fixed, seen, target, tmp_path), fixed.forward(seen))
+    assert np.array_equal(host(network, fixed, seen), fixed.forward(seen))
+
+
+@pytest.mark.parametrize(("precision", "error"), [("i16", 2e-3), ("i8", 8e-2), ("i8x", 8e-2)])
+@pytest.mark.parametrize("activation", ["leaky_relu", "relu", "tanh"])
+def test_error_of_the_action(
+    make_network: MakeNetwork, activation: str, precision: str, error: float
+) -> None:
+    network = make_network((64, 64), activation=activation)
+    seen = observations(1000)
+    fixed = quantize(network, seen, precision)
+    assert np.abs(fixed.forward(seen) - network.forward(seen)).max() < error
+
+
+def test_units_of_very_different_size(make_network: MakeNetwork) -> None:
+    """Observations in radians a second beside millimetres; a unit that is never active."""
+    network = make_network((32, 32))
+    first, *rest = network.layers
+    units = np.geomspace(1e-2, 1e2, 18).astype(np.float32)
+    weight = first.weight / units
+    weight[3] = 0.0
+    bias = first.bias.copy()
+    bias[3] = 0.0
+    changed = dataclasses.replace(first, weight=weight, bias=bias)
+    network = dataclasses.replace(network, layers=(changed, *rest))
+    seen = observations(1000) * units
+    fixed = quantize(network, seen, "i16")
+    assert np.abs(fixed.forward(seen) - network.forward(seen)).max() < 2e-3
+    assert np.array_equal(host(network, fixed, seen[:50]), fixed.forward(seen[:50]))
+
+
+def test_an_overflow_is_refused(make_network: MakeNetwork) -> None:
+    fixed = quantize(make_network((8,)), observations(100), "i16")
+    heavy = dataclasses.replace(fixed.layers[0], weight=fixed.layers[0].weight * 8)
+    with pytest.raises(CompileError, match="can reach"):
+        dataclasses.replace(fixed, layers=(heavy, *fixed.layers[1:]))
+
+
+@pytest.mark.parametrize("output", ["tanh", "identity"])
+def test_other_outputs(make_network: MakeNetwork, output: str) -> None:
+    network = make_network((8,), output=output)
+    seen = observations(200)
+    fixed = quantize(network, seen, "i16")
+    assert np.abs(host(network, fixed, seen) - fixed.forward(seen)).max() < 1e-6
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_bad_observations_are_rejected(make_network: MakeNetwork, precision: str) -> None:
+    network = make_network((8, 5))
+    fixed = quantize(network, observations(100), precision)
+    bad = bad_observations(observations(1)[0])
+    assert (host(network, fixed, bad) == rejected_action(network)).all()
+
+
+def test_packed_weights_are_within_half_a_code() -> None:
+    ideal = np.random.default_rng(0).uniform(-127 * 256, 127 * 256, (9, 30))
+    actual, codes = pack_i8(ideal)
+    assert np.abs(actual - ideal).max() <= 128
+    assert np.abs(codes).max() <= 128
+
+
+@pytest.mark.parametrize("compiler", ["gcc", "clang", "arm-none-eabi-gcc", "cppcheck"])
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_no_warning(
+    make_network: MakeNetwork, compiler: str, precision: str, tmp_path: Path
+) -> None:
+    if shutil.which(compiler) is None:
+        pytest.skip(f"{compiler} is not installed")
+    for activation, output in (("leaky_relu", "clip"), ("relu", "identity"), ("tanh", "tanh")):
+        network = make_network((13, 8), activation=activation, output=output)
+        source = write_c(network, quantize(network, observations(50), precision), tmp_path)
+        commands = [
+            [compiler, *machine, *WARNINGS, level, "-c", str(source), "-o", str(tmp_path / "p.o")]
+            for level in ("-O0", "-O2")
+            for machine in (
+                (["-mcpu=cortex-m4", "-mthumb", "-mfpu=fpv4-sp-d16", "-mfloat-abi=hard"],
+                 ["-mcpu=cortex-m0plus", "-mthumb"])
+                if compiler.startswith("arm")
+                else ([],)
+            )
+        ]  # fmt: skip
+        if compiler == "cppcheck":
+            checks = "--enable=warning,performance,portability"
+            commands = [[compiler, "-q", checks, "--error-exitcode=1", "-U__ARM_FP", str(source)]]
+        for command in commands:
+            result = subprocess.run(command, capture_output=True, text=True, check=False)
+            assert result.returncode == 0, result.stderr
