@@ -3,10 +3,13 @@
 set -eu
 bin=.venv/bin
 out=build/crazyflie21
+status=0
 $bin/hyperppo-compile --target crazyflie21 --budget-kb 16 --out $out
 if [ -f $out/bare_metal/policy.elf ]; then
-    $bin/hyperppo-hil run $out
+    $bin/hyperppo-hil run $out || status=$?  # a failed check still deserves its summary
 else
     echo "note: no cross-compiler, so there is no image to check on the virtual Crazyflie" >&2
 fi
-$bin/python scripts/summary.py $out
+$bin/hyperppo fly hyperppo/pretrained/crazyflie21 --arch 4 --scenario bezier --out build/flight.png
+$bin/python scripts/summary.py $out build/flight.png
+exit $status

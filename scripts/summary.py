@@ -8,8 +8,8 @@ from rich.console import Console
 from rich.table import Table
 
 
-def main(package: Path) -> None:
-    """Print the summary of a package and, if there is one, of its latency report."""
+def main(package: Path, *pictures: Path) -> None:
+    """Print the summary of a package, of its latency report if there is one, and more pictures."""
     manifest = json.loads((package / "manifest.json").read_text())
     table = Table(title="HyperPPO: a policy for your Crazyflie", show_header=False)
     architecture, metrics = manifest["architecture"], manifest["choice"]["metrics"]
@@ -20,19 +20,32 @@ def main(package: Path) -> None:
         f"fit {manifest['budget']['total_bytes']} B; this one takes {_bytes(manifest['size'])}",
     )
     table.add_row("how fast is it?", _speed(manifest["cycles"]))
-    flown = f"hover error {metrics['tracking_error_m']:.3f} m, crashes {metrics['crash_rate']:.1%}"
-    table.add_row("can I trust it?", f"{flown} in simulation (leaderboard)")
+    table.add_row(
+        "can I trust it?",
+        f"in simulation {metrics['tracking_error_m']:.3f} m from static and moving goals, "
+        f"{metrics['crash_rate']:.1%} crashes (leaderboard)",
+    )
     numerics = manifest["numerics"]
     if numerics["host_c_vs_target"] is not None:
         table.add_row(
             "",
-            f"ARM code against host C: {numerics['host_c_vs_target']:.1e}, host C against ONNX: "
-            f"{numerics['onnxruntime_vs_host_c']:.1e} ({numerics['observations']} observations)",
+            f"ARM code differs from host C by {numerics['host_c_vs_target']:.1e}, host C from ONNX "
+            f"by {numerics['onnxruntime_vs_host_c']:.1e} at most ({numerics['observations']} "
+            "observations)",
         )
     files = [package / name for name in ("report.html", "pareto.png", "policy.c", "crazyflie_app")]
     latency = package / "latency.json"
     if latency.is_file():
+        verdict = json.loads(latency.read_text())
+        done = verdict["inferences"]
+        table.add_row(
+            "virtual Crazyflie",
+            f"{'passed' if verdict['passed'] else 'FAILED'}: {done['done']} inferences over cflib, "
+            f"outputs within {verdict['outputs']['max_error']:.1e}, {done['misses']} deadlines of "
+            f"{done['deadline_us']:.0f} us missed",
+        )
         files += [package / "latency.html", latency]
+    files += pictures
     table.add_row("files", "\n".join(str(f) for f in files if f.exists()))
     Console().print(table)
 
@@ -57,4 +70,4 @@ def _speed(cycles: dict[str, dict[str, float] | None]) -> str:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(*map(Path, sys.argv[1:]))

@@ -1,0 +1,1 @@
+"""One figure or table of the paper, one file."""
