@@ -70,6 +70,20 @@ STATUS_PASSED = 0x02
 STATUS_NOT_FINITE = 0x04
 STATUS_ACTIVE = 0x08
 
+
+class Reason(enum.IntEnum):
+    """Log variable hppo.reason: why the motors do not follow an enabled policy."""
+
+    NONE = 0
+    SELF_TEST = 1
+    NO_GOAL = 2
+    STALE = 3
+    NOT_FINITE = 4
+    TILT = 5
+    DISTANCE = 6
+    ATTITUDE = 7
+
+
 MODE_REQUEST = 0
 MODE_FREE = 1
 
@@ -94,12 +108,16 @@ LOG_VARIABLES = (
     Variable("hppo", "count", "uint32_t", "hppo_log_count"),
     Variable("hppo", "miss", "uint32_t", "hppo_log_miss"),
     Variable("hppo", "status", "uint8_t", "hppo_log_status"),
+    Variable("hppo", "reason", "uint8_t", "hppo_log_reason"),
     Variable("hppo", "version", "uint8_t", "hppo_log_version"),
 )
 
 PARAMETERS = (
     Variable("hppo", "mode", "uint8_t", "hppo_param_mode"),
     Variable("hppo", "enable", "uint8_t", "hppo_param_enable"),
+    Variable("hppo", "stale", "uint16_t", "hppo_param_stale"),
+    Variable("hppo", "tilt", "float", "hppo_param_tilt"),
+    Variable("hppo", "dist", "float", "hppo_param_dist"),
 )
 
 

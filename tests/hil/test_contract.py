@@ -44,6 +44,7 @@ def defines() -> dict[str, int]:
 def test_enumerations_are_those_of_the_header() -> None:
     assert enumerators("hppo_command") == {m.name: m.value for m in Command}
     assert enumerators("hppo_result") == {m.name: m.value for m in Result}
+    assert enumerators("hppo_reason") == {f"REASON_{m.name}": m.value for m in c.Reason}
     assert set(c.MEANING) == set(Result)
 
 
@@ -60,7 +61,7 @@ def test_constants_are_those_of_the_header() -> None:
 
 def test_variables_are_those_of_the_firmware_app() -> None:
     source = (APP / "src" / "hppo_controller.c").read_text()
-    kinds = {"UINT32": "uint32_t", "UINT8": "uint8_t"}
+    kinds = {"UINT32": "uint32_t", "UINT16": "uint16_t", "UINT8": "uint8_t", "FLOAT": "float"}
     for macro, variables in (("LOG", c.LOG_VARIABLES), ("PARAM", c.PARAMETERS)):
         group = re.findall(rf"{macro}_GROUP_START\((\w+)\)", source)
         found = re.findall(rf"{macro}_ADD\({macro}_(\w+), (\w+), &(\w+)\)", source)
@@ -212,22 +213,16 @@ def test_busy_is_not_remembered(host: HostDevice) -> None:
     assert host.ask(Command.SELF_TEST, 1).result is Result.OK
 
 
-def test_nan_is_refused_and_keeps_the_policy_from_flying(host: HostDevice) -> None:
-    host.ask(Command.SELF_TEST, 1)
-    enable = host.byte("hppo_param_enable")
-    host.c.hppo_device_may_fly.restype = ctypes.c_bool
-    enable.value = 1
-    assert host.c.hppo_device_may_fly()
+def test_nan_is_refused_and_shows_in_the_status(host: HostDevice) -> None:
+    status = host.byte("hppo_log_status")
     poisoned = OBSERVATION.copy()
     poisoned[3] = np.nan
     host.load(2, poisoned)
     assert host.ask(Command.RUN, 2, b"\0").result is Result.NOT_FINITE
-    assert not host.c.hppo_device_may_fly()
-    enable.value = 0
-    assert not host.c.hppo_device_may_fly()
-    enable.value = 1
-    assert host.c.hppo_device_may_fly()  # only after it was switched off
-    enable.value = 0
+    assert status.value & c.STATUS_NOT_FINITE
+    host.load(3, OBSERVATION)
+    assert host.ask(Command.RUN, 3, b"\0").result is Result.OK
+    assert not status.value & c.STATUS_NOT_FINITE
 
 
 def test_misses_are_counted_above_the_deadline(host: HostDevice) -> None:

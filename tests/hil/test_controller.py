@@ -17,17 +17,26 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from hil.contract import Reason
 from targets.toolchain import compile_host_library
 
 SOURCES = Path(str(resources.files("hil") / "crazyflie_app" / "src"))
 STUBS = Path(__file__).parent / "firmware_stubs"
 HEADERS = [
     *("FreeRTOS", "task", "app", "app_channel", "controller", "controller_pid", "debug", "log"),
-    *("param", "stabilizer_types", "stm32fxxx", "supervisor", "usec_time"),
+    *(
+        "attitude_controller",
+        "position_controller",
+        "param",
+        "stabilizer_types",
+        "stm32fxxx",
+        "supervisor",
+        "usec_time",
+    ),
 ]
 LEGACY, FORCE = 0, 2  # control_mode_t
 ABSOLUTE, VELOCITY = 1, 2  # stab_mode_t
-PASSED, NOT_FINITE, ACTIVE = 0x02, 0x04, 0x08
+PASSED, ACTIVE = 0x02, 0x08
 
 Vector = ctypes.c_float * 3
 
@@ -37,11 +46,17 @@ class Sensors(ctypes.Structure):
 
 
 class State(ctypes.Structure):
-    _fields_ = [("quaternion", ctypes.c_float * 4), ("position", Vector), ("velocity", Vector)]
+    _fields_ = [
+        ("quaternion", ctypes.c_float * 4),
+        ("position", Vector),
+        ("velocity", Vector),
+        ("attitude", Vector),
+    ]
 
 
 class Setpoint(ctypes.Structure):
     _fields_ = [
+        ("timestamp", ctypes.c_uint32),
         ("position", Vector),
         ("velocity", Vector),
         ("velocity_body", ctypes.c_bool),
@@ -83,10 +98,11 @@ class Firmware:
 
     def __init__(self, library: Path) -> None:
         self.c = ctypes.CDLL(str(library))
-        self.state = State((0, 0, 0, 1), (0.2, 0, 0), (0, 0, 0))
+        self.state = State((0, 0, 0, 1), (0.2, 0, 0), (0, 0, 0), (0, 0, 0))
         self.sensors = Sensors((0, 0, 0))
-        self.setpoint = Setpoint((0, 0, 0), (0, 0, 0), False, (ABSOLUTE,) * 3)
+        self.setpoint = Setpoint(0, (0, 0, 0), (0, 0, 0), False, (ABSOLUTE,) * 3)
         self.tick = 1
+        self.commander_sends = True
         self.set(enable=0, mode=0)
         self.byte("stub_flying").value = 0
         self.byte("hppo_log_status").value = 0
@@ -102,8 +118,12 @@ class Firmware:
     def step(self, ticks: int = 10) -> Control:
         """Runs the 1 kHz loop; a whole control period unless told otherwise."""
         control = Control()
+        ticks_now = ctypes.c_uint32.in_dll(self.c, "stub_ticks")
         for _ in range(ticks):
             self.tick += 1
+            ticks_now.value = self.tick
+            if self.commander_sends:
+                self.setpoint.timestamp = self.tick
             self.c.controllerOutOfTree(
                 ctypes.byref(control),
                 ctypes.byref(self.setpoint),
@@ -112,6 +132,13 @@ class Firmware:
                 self.tick,
             )
         return control
+
+    @property
+    def reason(self) -> Reason:
+        return Reason(self.byte("hppo_log_reason").value)
+
+    def limit(self, name: str, value: float) -> None:
+        ctypes.c_float.in_dll(self.c, f"hppo_param_{name}").value = value
 
     @property
     def status(self) -> int:
@@ -189,29 +216,109 @@ def test_free_running_leaves_the_motors_alone(firmware: Firmware) -> None:
     assert firmware.count - before == 10
 
 
-def test_a_bad_estimate_hands_back_until_it_was_disabled(ready: Firmware) -> None:
-    assert ready.step().mode == FORCE
-    ready.sensors.gyro[1] = float("nan")
-    assert ready.step().mode == LEGACY
-    assert ready.status & NOT_FINITE
+def tilted(degrees: float) -> tuple[float, float, float, float]:
+    half = np.radians(degrees) / 2
+    return (float(np.sin(half)), 0.0, 0.0, float(np.cos(half)))
+
+
+def spoil(ready: Firmware, reason: Reason) -> None:
+    if reason is Reason.NOT_FINITE:
+        ready.sensors.gyro[1] = float("nan")
+    elif reason is Reason.ATTITUDE:
+        ready.state.quaternion[3] = 0.0
+    elif reason is Reason.TILT:
+        ready.state.quaternion[:] = tilted(80)
+    elif reason is Reason.DISTANCE:
+        ready.state.position[2] = 2.1
+    elif reason is Reason.STALE:
+        ready.commander_sends = False
+
+
+def repair(ready: Firmware) -> None:
     ready.sensors.gyro[1] = 0.0
+    ready.state.quaternion[:] = (0, 0, 0, 1)
+    ready.state.position[2] = 0.0
+    ready.commander_sends = True
+
+
+@pytest.mark.parametrize(
+    "reason",
+    [Reason.NOT_FINITE, Reason.ATTITUDE, Reason.TILT, Reason.DISTANCE, Reason.STALE],
+)
+def test_what_goes_wrong_in_flight_hands_back_until_it_was_disabled(
+    ready: Firmware, reason: Reason
+) -> None:
+    assert ready.step().mode == FORCE
+    assert ready.reason is Reason.NONE
+    resets = ctypes.c_int.in_dll(ready.c, "stub_resets")
+    before = resets.value
+    spoil(ready, reason)
+    assert ready.step(510 if reason is Reason.STALE else 10).mode == LEGACY
+    assert ready.reason is reason
+    assert resets.value == before + 1  # the stock controller starts from the present state
+    repair(ready)
+    ready.setpoint.mode[2] = VELOCITY  # another reason does not hide the first
     assert ready.step(50).mode == LEGACY
+    assert ready.reason is reason
+    ready.setpoint.mode[2] = ABSOLUTE
+    ready.set(enable=0)
+    ready.step()
+    assert ready.reason is reason  # to be read afterwards
+    ready.set(enable=1)
+    assert ready.step().mode == FORCE
+    assert ready.reason is Reason.NONE
+
+
+def test_limits_are_parameters(ready: Firmware) -> None:
+    ready.limit("tilt", 20)
+    ready.limit("dist", 0.3)
+    ready.state.quaternion[:] = tilted(19)
+    assert ready.step().mode == FORCE
+    ready.state.quaternion[:] = tilted(21)
+    assert ready.step().mode == LEGACY
     ready.set(enable=0)
     ready.step()
     ready.set(enable=1)
+    repair(ready)
+    ready.state.position[2] = 0.3  # and 0.2 m in x
+    assert ready.step().mode == LEGACY
+    assert ready.reason is Reason.DISTANCE
+    ready.limit("dist", 0.4)
+    assert ready.step().mode == FORCE  # it had not flown yet: nothing went wrong
+
+
+def test_a_dead_mans_setpoint(ready: Firmware) -> None:
     assert ready.step().mode == FORCE
+    ready.commander_sends = False
+    assert ready.step(500).mode == FORCE
+    assert ready.step(10).mode == LEGACY
+    assert ready.reason is Reason.STALE
 
 
-def test_without_a_position_setpoint_or_attitude_the_stock_controller_flies(
-    ready: Firmware,
-) -> None:
+def test_without_a_position_setpoint_the_stock_controller_flies(ready: Firmware) -> None:
     assert ready.step().mode == FORCE
     ready.setpoint.mode[2] = VELOCITY
     assert ready.step().mode == LEGACY
+    assert ready.reason is Reason.NO_GOAL
     ready.setpoint.mode[2] = ABSOLUTE
     assert ready.step().mode == FORCE
-    ready.state.quaternion[3] = 0.0
-    assert ready.step().mode == LEGACY
+
+
+def test_why_it_does_not_start(firmware: Firmware) -> None:
+    firmware.c.stub_run_app()
+    firmware.byte("hppo_log_status").value = 0x01  # the self-test ran and failed
+    firmware.set(enable=1)
+    firmware.step()
+    assert firmware.reason is Reason.SELF_TEST
+
+
+def test_free_running_on_a_desk_needs_no_setpoint(firmware: Firmware) -> None:
+    firmware.c.stub_run_app()
+    firmware.setpoint.mode[:] = (0, 0, 0)
+    firmware.set(mode=1)
+    before = firmware.count
+    assert firmware.step(100).mode == LEGACY
+    assert firmware.count - before == 10
 
 
 def test_disabling_acts_at_once(ready: Firmware) -> None:

@@ -29,7 +29,8 @@ def link(device: VirtualCrazyflie) -> Iterator[Link]:
 def test_cflib_connects_and_reads_everything(link: Link) -> None:
     assert link.crazyflie.is_connected()
     assert set(link.crazyflie.log.toc.toc["hppo"]) == {v.name for v in c.LOG_VARIABLES}
-    assert link.crazyflie.param.values == {"hppo": {"mode": "0", "enable": "0"}}
+    values = {name: float(text) for name, text in link.crazyflie.param.values["hppo"].items()}
+    assert values == {"mode": 0, "enable": 0, "stale": 500, "tilt": 75.0, "dist": 2.0}
     assert link.crazyflie.mem.mems == []
 
 

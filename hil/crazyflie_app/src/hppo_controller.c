@@ -1,9 +1,9 @@
 /* The policy as the firmware's out-of-tree controller, and its device contract as an app.
  *
- * The stock controller always runs and commands the motors, except while hppo.enable is 1, the
- * self-test has passed, a position setpoint is there and the policy's output is finite: then its
- * output is replaced by the policy's. Losing any of these hands the motors back within one control
- * period.
+ * The stock controller always runs and commands the motors, except while hppo.enable is 1 and
+ * nothing speaks against it (enum hppo_reason): then its output is replaced by the policy's. A
+ * reason that comes up hands the motors back within one control period. Those that say that
+ * something went wrong in flight hold until enable was 0; hppo.reason names the first.
  */
 #include <string.h>
 
@@ -12,11 +12,13 @@
 
 #include "app.h"
 #include "app_channel.h"
+#include "attitude_controller.h"
 #include "controller.h"
 #include "controller_pid.h"
 #include "debug.h"
 #include "log.h"
 #include "param.h"
+#include "position_controller.h"
 #include "stabilizer_types.h"
 #include "stm32fxxx.h"
 #include "supervisor.h"
@@ -30,8 +32,9 @@
 #define HPPO_CONTROL_HZ 100
 #endif
 
-static bool running; /* the cycle counter runs and the app has started */
-static bool usable;  /* action holds the answer to the latest observation */
+static bool running;  /* the cycle counter runs and the app has started */
+static bool flies;    /* the motors follow the policy: action holds its latest answer */
+static bool grounded; /* something went wrong in flight: not before enable was 0 */
 static hppo_flight_t flight;
 static float observation[POLICY_OBS_DIM];
 static float action[POLICY_ACT_DIM];
@@ -71,14 +74,22 @@ void hppo_port_end(void)
 
 /* -- app ------------------------------------------------------------------------------------- */
 
+void hppo_start(void);
+
+/* Also where an emulator of the firmware begins. */
+void hppo_start(void)
+{
+    CoreDebug->DEMCR |= CoreDebug_DEMCR_TRCENA_Msk;
+    DWT->CTRL |= DWT_CTRL_CYCCNTENA_Msk;
+    hppo_device_init();
+}
+
 void appMain(void)
 {
     static uint8_t request[HPPO_PACKET_BYTES];
     static uint8_t reply[HPPO_PACKET_BYTES];
 
-    CoreDebug->DEMCR |= CoreDebug_DEMCR_TRCENA_Msk;
-    DWT->CTRL |= DWT_CTRL_CYCCNTENA_Msk;
-    hppo_device_init();
+    hppo_start();
     if (hppo_port_begin()) {
         (void)hppo_device_self_test();
         hppo_port_end();
@@ -104,14 +115,9 @@ static void copy3(float to[3], float x, float y, float z)
     to[2] = z;
 }
 
-/* False when the setpoint gives no position to fly to. */
-static bool read_flight(const setpoint_t *setpoint, const sensorData_t *sensors,
+static void read_flight(const setpoint_t *setpoint, const sensorData_t *sensors,
                         const state_t *state)
 {
-    if (setpoint->mode.x != modeAbs || setpoint->mode.y != modeAbs ||
-        setpoint->mode.z != modeAbs) {
-        return false;
-    }
     const quaternion_t *q = &state->attitudeQuaternion;
     copy3(flight.position, state->position.x, state->position.y, state->position.z);
     copy3(flight.velocity, state->velocity.x, state->velocity.y, state->velocity.z);
@@ -120,18 +126,79 @@ static bool read_flight(const setpoint_t *setpoint, const sensorData_t *sensors,
     copy3(flight.gyro, sensors->gyro.x, sensors->gyro.y, sensors->gyro.z);
     copy3(flight.goal_position, setpoint->position.x, setpoint->position.y,
           setpoint->position.z);
-    float wanted[3];
-    copy3(wanted, setpoint->velocity.x, setpoint->velocity.y, setpoint->velocity.z);
+    copy3(flight.goal_velocity, setpoint->velocity.x, setpoint->velocity.y,
+          setpoint->velocity.z);
     if (setpoint->velocity_body) {
-        return hppo_body_to_world(flight.quaternion, wanted, flight.goal_velocity);
+        float body[3];
+        memcpy(body, flight.goal_velocity, sizeof body);
+        (void)hppo_body_to_world(flight.quaternion, body, flight.goal_velocity);
     }
-    memcpy(flight.goal_velocity, wanted, sizeof wanted);
-    return true;
 }
 
-static bool wanted(void)
+static bool is_near(float limit)
 {
-    return running && (hppo_param_enable != 0 || hppo_param_mode == HPPO_MODE_FREE);
+    float squared = 0.0f;
+    for (int i = 0; i < 3; i++) {
+        const float apart = flight.position[i] - flight.goal_position[i];
+        squared += apart * apart;
+    }
+    return squared <= limit * limit; /* false for NaN */
+}
+
+/* One control period: observes, runs the policy, and says why its answer may not fly. */
+static enum hppo_reason run_policy(const setpoint_t *setpoint, const sensorData_t *sensors,
+                                   const state_t *state)
+{
+    if (setpoint->mode.x != modeAbs || setpoint->mode.y != modeAbs ||
+        setpoint->mode.z != modeAbs) {
+        hppo_device_tick(); /* on a desk, free running goes on with the latest request */
+        return HPPO_REASON_NO_GOAL;
+    }
+    read_flight(setpoint, sensors, state);
+    if (!hppo_observe(&flight, observation)) {
+        return HPPO_REASON_ATTITUDE;
+    }
+    if (!hppo_device_step(observation, action)) {
+        return HPPO_REASON_NOT_FINITE;
+    }
+    if (!(hppo_log_status & HPPO_STATUS_PASSED)) {
+        return HPPO_REASON_SELF_TEST;
+    }
+    if (xTaskGetTickCount() - setpoint->timestamp > M2T(hppo_param_stale)) {
+        return HPPO_REASON_STALE;
+    }
+    if (!hppo_upright(flight.quaternion, hppo_param_tilt)) {
+        return HPPO_REASON_TILT;
+    }
+    return is_near(hppo_param_dist) ? HPPO_REASON_NONE : HPPO_REASON_DISTANCE;
+}
+
+/* After a while without the motors its integrators are wound up: the stock controller starts
+ * from the present state. */
+static void give_back(const state_t *state)
+{
+    flies = false;
+    hppo_forget(&flight); /* the policy does not move the motors: it has no past */
+    positionControllerResetAllPID(state->position.x, state->position.y, state->position.z);
+    attitudeControllerResetAllPID(state->attitude.roll, state->attitude.pitch,
+                                  state->attitude.yaw);
+}
+
+/* Whether the motors follow the policy, decided anew each control period. */
+static void decide(enum hppo_reason reason, const state_t *state)
+{
+    if (flies && reason != HPPO_REASON_NONE && reason != HPPO_REASON_NO_GOAL) {
+        grounded = true;
+    } else if (grounded) {
+        return; /* hppo.reason keeps the first */
+    }
+    hppo_log_reason = (uint8_t)reason;
+    if (reason == HPPO_REASON_NONE) {
+        flies = true;
+        hppo_remember(&flight, action);
+    } else if (flies) {
+        give_back(state);
+    }
 }
 
 void controllerOutOfTreeInit(void)
@@ -150,21 +217,25 @@ void controllerOutOfTree(control_t *control, const setpoint_t *setpoint,
 {
     controllerPid(control, setpoint, sensors, state, step);
 
-    const bool due = RATE_DO_EXECUTE(HPPO_CONTROL_HZ, step);
-    if (due) {
-        usable = wanted() && read_flight(setpoint, sensors, state) &&
-                 hppo_observe(&flight, observation) && hppo_device_step(observation, action);
+    const bool enabled = running && hppo_param_enable != 0;
+    if (!enabled) {
+        grounded = false;
+        if (flies) {
+            give_back(state);
+        }
     }
-    if (!hppo_device_may_fly() || !usable || POLICY_ACT_DIM != STABILIZER_NR_OF_MOTORS) {
-        usable = false;
-        hppo_forget(&flight); /* the policy did not move the motors: it has no past */
+    if (RATE_DO_EXECUTE(HPPO_CONTROL_HZ, step)) {
+        if (enabled) {
+            decide(run_policy(setpoint, sensors, state), state);
+        } else if (running && hppo_param_mode == HPPO_MODE_FREE) {
+            (void)run_policy(setpoint, sensors, state);
+        }
+    }
+    if (!flies || POLICY_ACT_DIM != STABILIZER_NR_OF_MOTORS) {
         hppo_log_status = (uint8_t)(hppo_log_status & ~HPPO_STATUS_ACTIVE);
         return;
     }
     hppo_log_status |= HPPO_STATUS_ACTIVE;
-    if (due) {
-        hppo_remember(&flight, action);
-    }
     control->controlMode = controlModeForce;
     for (int motor = 0; motor < POLICY_ACT_DIM; motor++) {
         const float a = action[motor]; /* [-1, 1] to a fraction of full thrust */
@@ -179,10 +250,14 @@ LOG_ADD(LOG_UINT32, us, &hppo_log_us)
 LOG_ADD(LOG_UINT32, count, &hppo_log_count)
 LOG_ADD(LOG_UINT32, miss, &hppo_log_miss)
 LOG_ADD(LOG_UINT8, status, &hppo_log_status)
+LOG_ADD(LOG_UINT8, reason, &hppo_log_reason)
 LOG_ADD(LOG_UINT8, version, &hppo_log_version)
 LOG_GROUP_STOP(hppo)
 
 PARAM_GROUP_START(hppo)
 PARAM_ADD(PARAM_UINT8, mode, &hppo_param_mode)
 PARAM_ADD(PARAM_UINT8, enable, &hppo_param_enable)
+PARAM_ADD(PARAM_UINT16, stale, &hppo_param_stale)
+PARAM_ADD(PARAM_FLOAT, tilt, &hppo_param_tilt)
+PARAM_ADD(PARAM_FLOAT, dist, &hppo_param_dist)
 PARAM_GROUP_STOP(hppo)

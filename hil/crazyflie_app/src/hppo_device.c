@@ -15,9 +15,13 @@ uint32_t hppo_log_us;
 uint32_t hppo_log_count;
 uint32_t hppo_log_miss;
 uint8_t hppo_log_status;
+uint8_t hppo_log_reason;
 uint8_t hppo_log_version;
 uint8_t hppo_param_mode;
 uint8_t hppo_param_enable;
+uint16_t hppo_param_stale;
+float hppo_param_tilt;
+float hppo_param_dist;
 volatile uint8_t hppo_time_source = HPPO_TIME_DWT;
 
 static const uint8_t package_hash[8] = HPPO_PACKAGE_HASH;
@@ -75,15 +79,19 @@ void hppo_device_init(void)
     memset(slots, 0, sizeof slots);
     session = 0;
     hppo_log_version = HPPO_CONTRACT_VERSION;
+    hppo_log_reason = HPPO_REASON_NONE;
     hppo_param_mode = HPPO_MODE_REQUEST;
     hppo_param_enable = 0;
+    hppo_param_stale = 500; /* after which the firmware's own commander levels out, too */
+    hppo_param_tilt = 75.0f;
+    hppo_param_dist = 2.0f;
     deadline_cycles = hppo_port_clock_hz() / 1000000u * (uint32_t)HPPO_DEADLINE_US;
 }
 
 bool hppo_device_step(const float observation[POLICY_OBS_DIM], float action[POLICY_ACT_DIM])
 {
+    hppo_log_status |= HPPO_STATUS_NOT_FINITE; /* until it has proved otherwise */
     if (!all_finite(observation, POLICY_OBS_DIM)) {
-        hppo_log_status |= HPPO_STATUS_NOT_FINITE;
         return false;
     }
     const uint32_t start_us = hppo_port_micros();
@@ -100,9 +108,9 @@ bool hppo_device_step(const float observation[POLICY_OBS_DIM], float action[POLI
         hppo_log_miss++;
     }
     if (!all_finite(action, POLICY_ACT_DIM)) {
-        hppo_log_status |= HPPO_STATUS_NOT_FINITE;
         return false;
     }
+    hppo_log_status = (uint8_t)(hppo_log_status & ~HPPO_STATUS_NOT_FINITE);
     return true;
 }
 
@@ -112,15 +120,6 @@ int hppo_device_self_test(void)
     const uint8_t kept = (uint8_t)(hppo_log_status & ~HPPO_STATUS_PASSED);
     hppo_log_status = (uint8_t)(kept | HPPO_STATUS_TESTED | (outcome == 0 ? HPPO_STATUS_PASSED : 0));
     return outcome;
-}
-
-bool hppo_device_may_fly(void)
-{
-    if (hppo_param_enable == 0) {
-        hppo_log_status = (uint8_t)(hppo_log_status & ~HPPO_STATUS_NOT_FINITE);
-        return false;
-    }
-    return (hppo_log_status & HPPO_STATUS_PASSED) && !(hppo_log_status & HPPO_STATUS_NOT_FINITE);
 }
 
 void hppo_device_tick(void)

@@ -45,8 +45,20 @@ enum hppo_result {
 /* Bits of hppo_log_status. */
 #define HPPO_STATUS_TESTED 0x01     /* the self-test ran */
 #define HPPO_STATUS_PASSED 0x02     /* and every golden vector matched */
-#define HPPO_STATUS_NOT_FINITE 0x04 /* the policy gave NaN or infinity; kept until enable is 0 */
+#define HPPO_STATUS_NOT_FINITE 0x04 /* the latest inference met NaN or infinity */
 #define HPPO_STATUS_ACTIVE 0x08     /* the motors follow the policy */
+
+/* hppo_log_reason: why the motors do not follow the policy although enable is 1. */
+enum hppo_reason {
+    HPPO_REASON_NONE = 0,
+    HPPO_REASON_SELF_TEST = 1,  /* it did not pass */
+    HPPO_REASON_NO_GOAL = 2,    /* the setpoint is no position */
+    HPPO_REASON_STALE = 3,      /* the setpoint is older than hppo.stale */
+    HPPO_REASON_NOT_FINITE = 4, /* NaN or infinity in the observation or in the action */
+    HPPO_REASON_TILT = 5,       /* more than hppo.tilt */
+    HPPO_REASON_DISTANCE = 6,   /* from the setpoint, more than hppo.dist */
+    HPPO_REASON_ATTITUDE = 7    /* the estimate is no attitude */
+};
 
 /* hppo_param_mode */
 #define HPPO_MODE_REQUEST 0 /* the policy runs on request only */
@@ -64,11 +76,15 @@ extern uint32_t hppo_log_us;     /* microseconds of the latest inference, by the
 extern uint32_t hppo_log_count;  /* inferences of this session */
 extern uint32_t hppo_log_miss;   /* of them, longer than the deadline */
 extern uint8_t hppo_log_status;  /* HPPO_STATUS_* */
+extern uint8_t hppo_log_reason;  /* HPPO_REASON_* */
 extern uint8_t hppo_log_version; /* HPPO_CONTRACT_VERSION */
 
 /* Parameter group "hppo". */
 extern uint8_t hppo_param_mode;   /* HPPO_MODE_* */
 extern uint8_t hppo_param_enable; /* 1: the motors follow the policy, once the self-test passed */
+extern uint16_t hppo_param_stale; /* ms after which a setpoint is stale */
+extern float hppo_param_tilt;     /* degrees between body z and up */
+extern float hppo_param_dist;     /* m from the setpoint */
 
 extern volatile uint8_t hppo_time_source;
 
@@ -90,9 +106,6 @@ int hppo_device_self_test(void);
 
 /* One measured and counted inference. False (and action untouched or useless): not finite. */
 bool hppo_device_step(const float observation[POLICY_OBS_DIM], float action[POLICY_ACT_DIM]);
-
-/* True while the motors may follow the policy: enabled, self-test passed, finite so far. */
-bool hppo_device_may_fly(void);
 
 /* The free-running mode of an image without a state estimator: one inference on the observation
  * of the latest RUN if mode is HPPO_MODE_FREE, else nothing. To be called at the control rate. */

@@ -127,6 +127,12 @@ bool hppo_observe(const hppo_flight_t *flight, float observation[POLICY_OBS_DIM]
     return filled == POLICY_OBS_DIM;
 }
 
+bool hppo_upright(const float quaternion[4], float degrees)
+{
+    rotation_t R;
+    return rotation_matrix(quaternion, R) && R[2][2] >= cosf(degrees * RADIANS_PER_DEGREE);
+}
+
 void hppo_remember(hppo_flight_t *flight, const float action[POLICY_ACT_DIM])
 {
     float *history = flight->previous_action;

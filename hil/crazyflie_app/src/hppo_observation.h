@@ -29,6 +29,9 @@ typedef struct {
  * far from unit length or the convention's blocks do not fill POLICY_OBS_DIM values. */
 bool hppo_observe(const hppo_flight_t *flight, float observation[POLICY_OBS_DIM]);
 
+/* True when the body's z axis is within `degrees` of up. False also for NaN. */
+bool hppo_upright(const float quaternion[4], float degrees);
+
 /* Puts the policy's latest answer in front of its previous ones; zeroes them all. */
 void hppo_remember(hppo_flight_t *flight, const float action[POLICY_ACT_DIM]);
 void hppo_forget(hppo_flight_t *flight);

@@ -7,6 +7,8 @@ DWT_t stub_dwt;
 CoreDebug_t stub_core_debug;
 bool stub_flying;
 int stub_suspended;
+int stub_resets;
+uint32_t stub_ticks;
 static jmp_buf app_waits;
 
 void stub_run_app(void);
@@ -54,6 +56,26 @@ void controllerPid(control_t *control, const setpoint_t *setpoint, const sensorD
     for (int i = 0; i < STABILIZER_NR_OF_MOTORS; i++) {
         control->normalizedForces[i] = -1.0f;
     }
+}
+
+void positionControllerResetAllPID(float x, float y, float z)
+{
+    (void)x;
+    (void)y;
+    (void)z;
+    stub_resets++;
+}
+
+void attitudeControllerResetAllPID(float roll, float pitch, float yaw)
+{
+    (void)roll;
+    (void)pitch;
+    (void)yaw;
+}
+
+uint32_t xTaskGetTickCount(void)
+{
+    return stub_ticks;
 }
 
 bool supervisorIsFlying(void)

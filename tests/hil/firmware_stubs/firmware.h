@@ -14,9 +14,11 @@ typedef struct { float x, y, z, w; } quaternion_t;
 typedef struct {
     quaternion_t attitudeQuaternion;
     struct vec3 position, velocity;
+    struct { float roll, pitch, yaw; } attitude;
 } state_t;
 typedef enum { modeDisable, modeAbs, modeVelocity } stab_mode_t;
 typedef struct {
+    uint32_t timestamp;
     struct vec3 position, velocity;
     bool velocity_body;
     struct { stab_mode_t x, y, z; } mode;
@@ -42,6 +44,10 @@ void controllerPid(control_t *, const setpoint_t *, const sensorData_t *, const 
 bool supervisorIsFlying(void);
 void vTaskSuspendAll(void);
 int xTaskResumeAll(void);
+void positionControllerResetAllPID(float, float, float);
+void attitudeControllerResetAllPID(float, float, float);
+uint32_t xTaskGetTickCount(void);
+#define M2T(milliseconds) ((uint32_t)(milliseconds))
 uint64_t usecTimestamp(void);
 #define APPCHANNEL_WAIT_FOREVER (-1)
 size_t appchannelReceiveDataPacket(void *, size_t, int);
