@@ -2,7 +2,7 @@
 
     python -m compile.fit --target crazyflie21
 
-Writes the ``[fit.f32.flash]`` and ``[fit.f32.ram]`` tables of the target's TOML file.
+Writes the ``[fit.PRECISION.PLACEMENT]`` tables of the target's TOML file.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from compile import device
 from compile.errors import CompileError
 from compile.lower import c as lowering
 from compile.network import Layer, Network
+from compile.quantize import quantize
 
 if TYPE_CHECKING:
     from targets.target import Target
@@ -33,8 +34,8 @@ if TYPE_CHECKING:
 OBS_DIM, ACT_DIM = 22, 4  # the quadrotor task's, with the previous action
 WIDTHS = (4, 8, 16, 32, 64, 128, 256)
 MAX_DEPTH = 4
+CALIBRATION = 64  # random observations; more move a shift here and there, not the cost
 LARGEST_MACS = 60_000  # larger ones take seconds each and add nothing to a linear model
-HELD_OUT = 0.25  # share of the samples that the fit does not see
 SMALLEST = ((4,), (4, 4), (4, 4, 4), (4, 4, 4, 4), (8,), (16,), (64, 4), (64, 8))
 """Always fitted: only networks without a layer of eight rows tell that kernel from the rest."""
 
@@ -97,20 +98,34 @@ def largest(target: Target, weights_in: str) -> int:
     return min(LARGEST_MACS, bytes_for_weights // 4)
 
 
+def source_of(
+    network: Network, precision: str, weights_in: str, core: str, rng: np.random.Generator
+) -> str:
+    """policy.c in any precision; fixed point is calibrated on random observations."""
+    kernels = lowering.core_kernels(core)
+    if precision == "f32":
+        return lowering.policy_source(network, "Fit", [], weights_in, kernels)
+    seen = rng.standard_normal((CALIBRATION, OBS_DIM)).astype(np.float32)
+    fixed = quantize(network, seen, precision)
+    return lowering.fixed_source(fixed, "Fit", [], weights_in, kernels)
+
+
 def measure(
-    hidden: tuple[int, ...], target: Target, weights_in: str, rng: np.random.Generator
+    hidden: tuple[int, ...],
+    target: Target,
+    weights_in: str,
+    rng: np.random.Generator,
+    precision: str = "f32",
 ) -> Sample:
     """Generate, compile and emulate one network."""
     from targets.toolchain import link_image, policy_sizes
 
     network = random_network(hidden, rng)
-    kernels = lowering.core_kernels(target.core)
+    source = source_of(network, precision, weights_in, target.core, rng)
     with tempfile.TemporaryDirectory(prefix="hyperppo-fit-") as temporary:
         folder = Path(temporary)
         (folder / "policy.h").write_text(lowering.policy_header(network, "Fit", []))
-        (folder / "policy.c").write_text(
-            lowering.policy_source(network, "Fit", [], weights_in, kernels)
-        )
+        (folder / "policy.c").write_text(source)
         (folder / "main.c").write_text(
             '#include "policy.h"\n'
             "static float observation[POLICY_OBS_DIM], action[POLICY_ACT_DIM];\n"
@@ -130,7 +145,7 @@ def measure(
         return Sample(hidden, sizes, device.count_cycles(elf, target, observation, ACT_DIM).p2)
 
 
-def fit_constants(samples: Sequence[Sample]) -> dict[str, float]:
+def fit_constants(samples: Sequence[Sample], precision: str = "f32") -> dict[str, float]:
     """The constants of targets.cycles and targets.memory."""
     from targets.cycles import fit_cycles
     from targets.memory import fit_memory
@@ -139,20 +154,25 @@ def fit_constants(samples: Sequence[Sample]) -> dict[str, float]:
     cycles = np.array([sample.cycles for sample in samples], dtype=np.float64)
     sizes = [sample.sizes for sample in samples]
     return {
-        **fit_memory(table, OBS_DIM, ACT_DIM, sizes),
-        **fit_cycles(table, OBS_DIM, ACT_DIM, cycles),
+        **fit_memory(table, OBS_DIM, ACT_DIM, sizes, precision),
+        **fit_cycles(table, OBS_DIM, ACT_DIM, cycles, precision),
     }
 
 
 def evaluate(
-    constants: Mapping[str, float], samples: Sequence[Sample], target: Target, weights_in: str
+    constants: Mapping[str, float],
+    samples: Sequence[Sample],
+    target: Target,
+    weights_in: str,
+    precision: str = "f32",
 ) -> Errors:
     """Errors of the fitted model on samples."""
     from targets.cycles import predict_cycles
     from targets.memory import predict_memory
 
-    fitted = dataclasses.replace(target, fit={**target.fit, f"f32.{weights_in}": dict(constants)})
-    arguments = (fitted, "f32", widths_table(samples), OBS_DIM, ACT_DIM, weights_in)
+    key = f"{precision}.{weights_in}"
+    fitted = dataclasses.replace(target, fit={**target.fit, key: dict(constants)})
+    arguments = (fitted, precision, widths_table(samples), OBS_DIM, ACT_DIM, weights_in)
     cycles = np.array([sample.cycles for sample in samples], dtype=np.float64)
     relative = np.abs(predict_cycles(*arguments) / cycles - 1)
     totals = np.array([sample.sizes.total for sample in samples])
@@ -193,57 +213,68 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 )
 def fit(
     target_name: Annotated[str, typer.Option("--target", help="Target to fit.")],
-    samples: Annotated[int, typer.Option(help="Networks to compile and emulate.", min=40)] = 140,
+    samples: Annotated[int, typer.Option(help="Networks to fit.", min=40)] = 120,
+    held_out: Annotated[
+        int, typer.Option(help="Networks more, to state the errors on.", min=1)
+    ] = 40,
     seed: Annotated[int, typer.Option(help="Seed of the draw.")] = 0,
+    precision: Annotated[
+        str | None, typer.Option(help="Only this one of f32, i16, i8, i8x.", show_default=False)
+    ] = None,
     json_output: Annotated[
         bool, typer.Option("--json", help="Print the held-out errors as JSON.")
     ] = False,
 ) -> None:
-    """Fit both placements and write the target's TOML."""
+    """Fit every precision in both placements and write the target's TOML."""
     from targets.errors import TargetError
 
     try:
-        errors = run_fit(target_name, samples, seed)
+        errors = run_fit(target_name, samples, held_out, seed, precision)
     except (CompileError, TargetError) as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(2) from None
     if json_output:
-        typer.echo(json.dumps({place: dataclasses.asdict(e) for place, e in errors.items()}))
+        typer.echo(json.dumps({key: dataclasses.asdict(e) for key, e in errors.items()}))
         return
-    for weights_in, held_out in errors.items():
+    for key, found in errors.items():
         typer.echo(
-            f"f32, weights in {weights_in}, held out: cycles {held_out.cycles_mean:.2%} mean, "
-            f"{held_out.cycles_max:.2%} max; memory under by at most {held_out.total_under} B, "
-            f"over by at most {held_out.total_over} B"
+            f"{key}, {held_out} held out: cycles {found.cycles_mean:.2%} mean, "
+            f"{found.cycles_max:.2%} max; memory under by at most {found.total_under} B, "
+            f"over by at most {found.total_over} B"
         )
 
 
-def run_fit(target_name: str, count: int, seed: int) -> dict[str, Errors]:
-    """Measure, fit, evaluate and write; returns the held-out errors by placement."""
+def run_fit(
+    target_name: str, count: int, held_out: int, seed: int, precision: str | None = None
+) -> dict[str, Errors]:
+    """Measure, fit, evaluate and write; returns the held-out errors by precision and placement."""
     from rich.console import Console
     from rich.progress import Progress
 
+    from targets.shapes import PRECISIONS
     from targets.target import WEIGHTS_IN, load_target, targets_folder
     from targets.toolchain import find_cross
 
+    if precision not in (None, *PRECISIONS):
+        raise CompileError(f"--precision takes one of {', '.join(PRECISIONS)}, not '{precision}'")
     target = load_target(target_name)
     find_cross(target)
-    tables: dict[str, dict[str, float]] = {}
+    tables = {key: dict(constants) for key, constants in target.fit.items()}
     errors: dict[str, Errors] = {}
+    wanted = PRECISIONS if precision is None else (precision,)
     with Progress(console=Console(stderr=True)) as bar:
-        for weights_in in WEIGHTS_IN:
+        for kind, weights_in in itertools.product(wanted, WEIGHTS_IN):
+            key = f"{kind}.{weights_in}"
             rng = np.random.default_rng(seed)
-            drawn = draw(count, largest(target, weights_in), rng)
-            task = bar.add_task(f"weights in {weights_in}", total=count)
+            drawn = draw(count + held_out, largest(target, weights_in), rng)
+            task = bar.add_task(key, total=len(drawn))
             taken = []
             for hidden in drawn:
-                taken.append(measure(hidden, target, weights_in, rng))
+                taken.append(measure(hidden, target, weights_in, rng, kind))
                 bar.advance(task)
-            held = int(count * HELD_OUT)
-            constants = fit_constants(taken[held:])
-            errors[weights_in] = evaluate(constants, taken[:held], target, weights_in)
-            tables[f"f32.{weights_in}"] = constants
-    comment = f"Fitted by `python -m compile.fit --target {target_name}`: {count} networks"
+            tables[key] = fit_constants(taken[held_out:], kind)
+            errors[key] = evaluate(tables[key], taken[:held_out], target, weights_in, kind)
+    comment = f"Fitted by `python -m compile.fit --target {target_name}`: {count} networks each"
     write_fit(targets_folder() / f"{target_name}.toml", tables, f"{comment}, seed {seed}.")
     return errors
 

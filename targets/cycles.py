@@ -1,11 +1,6 @@
 """Cycles of a policy, without compiling it: a linear model of layer shapes, fitted to emulation.
 
-    cycles = fixed + (dense8 if any layer has eight rows) + sum over layers(layer
-             + panels8 * (panel8 + panel8_block * (k div 8) + panel8_input * (k mod 8))
-             + panels4 * (panel4 + panel4_block * (k div 4) + panel4_input * (k mod 4)
-                          + panel4_loop * (k div 4, where that is a loop)))
-
-with k the layer's inputs: the shape of the kernels' loops, which take eight or four inputs a turn.
+Its terms are in model_float.py and model_fixed.py.
 """
 
 from __future__ import annotations
@@ -13,27 +8,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from targets import shapes
 from targets.errors import TargetError
-from targets.shapes import Integers
+from targets.shapes import Floats, Integers
 from targets.target import Target
-
-Floats = NDArray[np.float64]
-
-TERMS = (
-    "fixed",
-    "dense8",
-    "layer",
-    "panel8",
-    "panel8_block",
-    "panel8_input",
-    "panel4",
-    "panel4_block",
-    "panel4_input",
-    "panel4_loop",
-)
+from targets.terms import terms_of
 
 
 def predict_cycles(
@@ -49,8 +29,9 @@ def predict_cycles(
     `table` (n, depth) holds hidden widths, zero padded. TargetError when the target has no fit.
     """
     constants = fitted(target, precision, weights_in)
-    weights = constants_of(constants, [f"cycles_{term}" for term in TERMS], target.name)
-    features = _features(shapes.layers(precision, table, obs_dim, act_dim))
+    terms = terms_of(precision)
+    weights = constants_of(constants, [f"cycles_{term}" for term in terms.cycles], target.name)
+    features = terms.cycle_features(shapes.layers(precision, table, obs_dim, act_dim))
     return np.asarray(features @ weights, dtype=np.float64)
 
 
@@ -58,7 +39,8 @@ def fit_cycles(
     table: Integers, obs_dim: int, act_dim: int, measured: Floats, precision: str = "f32"
 ) -> dict[str, float]:
     """The model's constants for (n,) measured cycles: least squares on the relative error."""
-    features = _features(shapes.layers(precision, table, obs_dim, act_dim))
+    terms = terms_of(precision)
+    features = terms.cycle_features(shapes.layers(precision, table, obs_dim, act_dim))
     cycles = np.asarray(measured, dtype=np.float64)
     if cycles.shape != features.shape[:1] or not (cycles > 0).all():
         raise TargetError("a fit needs one positive cycle count for each architecture")
@@ -66,7 +48,8 @@ def fit_cycles(
     size = np.maximum(np.abs(scaled).max(axis=0), 1e-12)  # columns of like size: a stable solution
     solution, *_ = np.linalg.lstsq(scaled / size, np.ones_like(cycles), rcond=None)
     return {
-        f"cycles_{term}": float(value) for term, value in zip(TERMS, solution / size, strict=True)
+        f"cycles_{term}": float(value)
+        for term, value in zip(terms.cycles, solution / size, strict=True)
     }
 
 
@@ -90,21 +73,3 @@ def constants_of(fit: dict[str, float], names: Sequence[str], target: str) -> Fl
             f"run `python -m compile.fit --target {target}`"
         )
     return np.array([fit[name] for name in names])
-
-
-def _features(layers: shapes.Layers) -> Floats:
-    """(n, len(TERMS)): what each constant is multiplied by."""
-    k, eight, four = layers.inputs, layers.panels8, layers.panels4
-    columns = [
-        layers.present,
-        eight,
-        eight * (k // 8),
-        eight * (k % 8),
-        four,
-        four * (k // 4),
-        four * (k % 4),
-        four * (k // 4) * (k >= shapes.UNROLLED_BELOW),
-    ]
-    sums = [column.sum(axis=1) for column in columns]
-    dense8 = eight.any(axis=1)
-    return np.stack([np.ones_like(sums[0]), dense8, *sums], axis=1).astype(np.float64)

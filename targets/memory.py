@@ -1,7 +1,7 @@
 """Bytes of a policy, without compiling it: exact for constants and buffers, fitted for code.
 
-Constants are the panels' streams (a bias and one weight an input for each row, padding included)
-and buffers the two that layers write in turn; both are known to the byte. Code and stack come
+Constants are the panels' streams (a bias and the weights of each row, padding included) and
+buffers those that layers write in turn; both are known to the byte. Code and stack come
 from compiled samples: a part for each kernel in use, one for each layer, and the largest amount
 by which that was short in any sample, so that no sample is under-estimated.
 """
@@ -12,27 +12,13 @@ from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from targets import shapes
 from targets.cycles import constants_of, fitted
 from targets.errors import TargetError
 from targets.shapes import Integers
 from targets.target import Target
-
-BYTES_PER_WEIGHT = {"f32": 4}
-# The eight-row kernel is one function, called by each layer; the four-row kernel is inlined in
-# each, with its inputs unrolled where they are few.
-CODE_TERMS = (
-    "fixed",
-    "layer",
-    "dense8",
-    "dense8_call",
-    "dense4_call",
-    "dense4_block",
-    "dense4_two",
-    "dense4_one",
-)
+from targets.terms import terms_of
 
 
 class Sizes(Protocol):
@@ -64,12 +50,13 @@ def predict_memory(
     """
     fit = fitted(target, precision, weights_in)
     layers = shapes.layers(precision, table, obs_dim, act_dim)
-    weights = constants_of(fit, [f"code_{term}" for term in CODE_TERMS], target.name)
+    terms = terms_of(precision)
+    weights = constants_of(fit, [f"code_{term}" for term in terms.code], target.name)
     fixed = constants_of(fit, ["constants_fixed", "buffers_fixed", "stack"], target.name)
     constants_fixed, buffers_fixed, stack_bytes = fixed.astype(np.int64)
-    code = np.ceil(_code_features(layers) @ weights - 1e-6).astype(np.int64)
-    constants = _constants(precision, layers) + constants_fixed
-    buffers = _buffers(precision, layers) + buffers_fixed
+    code = np.ceil(terms.code_features(layers) @ weights - 1e-6).astype(np.int64)
+    constants = terms.constants(layers) + constants_fixed
+    buffers = terms.buffers(layers) + buffers_fixed
     stack = np.full_like(code, stack_bytes)
     in_ram = constants if weights_in == "ram" else np.zeros_like(constants)
     return {
@@ -85,44 +72,17 @@ def fit_memory(
 ) -> dict[str, float]:
     """The constants of `predict_memory` from the compiled sizes of each architecture in `table`."""
     layers = shapes.layers(precision, table, obs_dim, act_dim)
+    terms = terms_of(precision)
     if len(measured) != len(layers.inputs) or not measured:
         raise TargetError("a fit needs the compiled sizes of each architecture")
     text = np.array([sizes.text for sizes in measured], dtype=np.float64)
-    features = _code_features(layers)
+    features = terms.code_features(layers)
     code, *_ = np.linalg.lstsq(features, text, rcond=None)
     code[0] += max(0.0, float((text - features @ code).max()))
     constants = np.array([sizes.rodata + sizes.data for sizes in measured])
     buffers = np.array([sizes.bss for sizes in measured])
-    fit = {f"code_{term}": float(value) for term, value in zip(CODE_TERMS, code, strict=True)}
-    fit["constants_fixed"] = float((constants - _constants(precision, layers)).max())
-    fit["buffers_fixed"] = float((buffers - _buffers(precision, layers)).max())
+    fit = {f"code_{term}": float(value) for term, value in zip(terms.code, code, strict=True)}
+    fit["constants_fixed"] = float((constants - terms.constants(layers)).max())
+    fit["buffers_fixed"] = float((buffers - terms.buffers(layers)).max())
     fit["stack"] = float(max(sizes.stack for sizes in measured))
     return fit
-
-
-def _constants(precision: str, layers: shapes.Layers) -> Integers:
-    numbers = (layers.rows * (1 + layers.inputs)).sum(axis=1)
-    return np.asarray(BYTES_PER_WEIGHT[precision] * numbers, dtype=np.int64)
-
-
-def _buffers(precision: str, layers: shapes.Layers) -> Integers:
-    """Outputs of the even and of the odd layers, the widest of each."""
-    even, odd = layers.rows[:, 0::2].max(axis=1), layers.rows[:, 1::2].max(axis=1, initial=0)
-    return np.asarray(BYTES_PER_WEIGHT[precision] * (even + odd), dtype=np.int64)
-
-
-def _code_features(layers: shapes.Layers) -> NDArray[np.float64]:
-    k, four = layers.inputs, layers.panels4
-    calls8 = (layers.panels8 > 0).sum(axis=1)
-    blocks = np.where(k < shapes.UNROLLED_BELOW, k // 4, 1)
-    columns = [
-        np.ones_like(calls8),
-        layers.present.sum(axis=1),
-        calls8 > 0,
-        calls8,
-        four.sum(axis=1),
-        (four * blocks).sum(axis=1),
-        (four * (k % 4 // 2)).sum(axis=1),
-        (four * (k % 2)).sum(axis=1),
-    ]
-    return np.stack(columns, axis=1).astype(np.float64)

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from targets.errors import TargetError
 
 Integers = NDArray[np.int64]
+Floats = NDArray[np.float64]
 
-PRECISIONS = ("f32",)
+PRECISIONS = ("f32", "i16", "i8", "i8x")
 UNROLLED_BELOW = 24  # inputs: a shorter panel of four rows has no loop (dense4_f32.c)
 
 

@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from targets.cycles import TERMS, fit_cycles, predict_cycles
+from targets.cycles import fit_cycles, predict_cycles
 from targets.errors import TargetError
-from targets.memory import CODE_TERMS, fit_memory, predict_memory
+from targets.memory import fit_memory, predict_memory
+from targets.model_float import CODE_TERMS, CYCLE_TERMS
 from targets.shapes import layers
 from targets.target import Target
 from targets.toolchain import PolicySizes
@@ -59,7 +60,7 @@ MEMORY_FIT = {
 
 
 def test_cycles_of_the_whole_space(target: Target) -> None:
-    named = dict(zip(TERMS, CYCLES, strict=True))
+    named = dict(zip(CYCLE_TERMS, CYCLES, strict=True))
     fitted = with_fit(target, {f"cycles_{name}": value for name, value in named.items()})
     predicted = predict_cycles(fitted, "f32", TABLE, 18, 4, "flash")
     assert predicted.shape == (2800,)
@@ -82,7 +83,7 @@ def test_memory_of_the_whole_space(target: Target, weights_in: str) -> None:
 
 
 def test_the_filter_takes_milliseconds(target: Target) -> None:
-    constants = {f"cycles_{n}": v for n, v in zip(TERMS, CYCLES, strict=True)} | MEMORY_FIT
+    constants = {f"cycles_{n}": v for n, v in zip(CYCLE_TERMS, CYCLES, strict=True)} | MEMORY_FIT
     fitted = with_fit(target, constants)
     start = time.perf_counter()
     predict_memory(fitted, "f32", TABLE, 18, 4, "flash")
@@ -92,12 +93,12 @@ def test_the_filter_takes_milliseconds(target: Target) -> None:
 
 @settings(max_examples=25, deadline=None)
 @given(
-    constants=st.lists(st.floats(1.0, 400.0), min_size=len(TERMS), max_size=len(TERMS)),
+    constants=st.lists(st.floats(1.0, 400.0), min_size=len(CYCLE_TERMS), max_size=len(CYCLE_TERMS)),
     seed=st.integers(0, 2**16),
 )
 def test_a_fit_recovers_cycles(target: Target, constants: list[float], seed: int) -> None:
     """From 100 architectures' cycles the other 2700 are known, and so are their constants."""
-    named = dict(zip(TERMS, constants, strict=True))
+    named = dict(zip(CYCLE_TERMS, constants, strict=True))
     truth = np.array([slow_cycles(hidden, named) for hidden in SPACE])
     seen = np.array([*NARROW, *np.random.default_rng(seed).permutation(2800)[:100]])
     fit = fit_cycles(TABLE[seen], 18, 4, truth[seen])
