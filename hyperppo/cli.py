@@ -69,7 +69,9 @@ def train(
     from hyperppo import train as job
     from hyperppo.config import make_config
     from hyperppo.envs.registry import resolve_options
+    from hyperppo.evaluate import rank
     from hyperppo.space import parse_architecture
+    from hyperppo.tables import print_shares
 
     console = Console(stderr=True)
     job.set_threads(threads)
@@ -99,8 +101,8 @@ def train(
                 f"hyperppo train {trainer.config.task} --resume --out {directory}"
             )
             raise typer.Exit(130)
-        job.rank(directory, episodes, trainer.config.seed, console)
-    _print_board(directory, as_json)
+        board = rank(directory, episodes, trainer.config.seed, console)
+    print_shares(board, directory, as_json)
 
 
 @app.command()
@@ -119,29 +121,44 @@ def evaluate(
     sampled: Annotated[
         bool, typer.Option(help="Sample actions instead of taking the mean.")
     ] = False,
+    halving: Annotated[
+        bool,
+        typer.Option(
+            "--successive-halving",
+            help="With --all: further episodes where the front of return against size is open.",
+        ),
+    ] = False,
     seed: Annotated[int, typer.Option(help="Seeds the episodes.")] = 0,
     threads: ThreadsOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Measure architectures over whole episodes, or all of them for the leaderboard.
 
+    Crash rates come with their 95% interval; --all shows the smallest architectures that reach
+    100%, 90% and 80% of the best return (scaled from the worst to the best of all).
+
     Example: hyperppo evaluate runs/quadrotor --arch 4 --arch 64,64 --episodes 1024
     """
     from rich.console import Console
 
-    from hyperppo import train as job
     from hyperppo.checkpoint import load_run
     from hyperppo.evaluate import evaluate as measure
+    from hyperppo.evaluate import rank
     from hyperppo.space import parse_architecture
+    from hyperppo.tables import print_architectures, print_shares
+    from hyperppo.train import set_threads
 
     if all_ == bool(arch):
         raise HyperPPOError("say what to evaluate: --arch 64,64 (repeatable) or --all")
-    job.set_threads(threads)
+    if halving and not all_:
+        raise HyperPPOError("--successive-halving ranks every architecture: use it with --all")
+    if all_ and scenario:
+        raise HyperPPOError("the leaderboard (--all) takes no --scenario")
+    set_threads(threads)
     if all_:
-        if scenario or sampled:
-            raise HyperPPOError("the leaderboard (--all) takes neither --scenario nor --sampled")
-        job.rank(run, episodes, seed, Console(stderr=True))
-        _print_board(run, as_json)
+        console = Console(stderr=True)
+        board = rank(run, episodes, seed, console, deterministic=not sampled, halving=halving)
+        print_shares(board, run, as_json)
         return
     loaded = load_run(run)
     architectures = [parse_architecture(text) for text in arch or []]
@@ -151,8 +168,7 @@ def evaluate(
     board = measure(
         loaded, architectures, episodes, seed, deterministic=not sampled, env_options=options
     )
-    rows = [_row(loaded.space.index(a), a, board, i) for i, a in enumerate(architectures)]
-    _print_rows(rows, f"{run.name}: {episodes} episodes each", as_json)
+    print_architectures(board, architectures, loaded.space, run.name, as_json)
 
 
 @app.command()
@@ -249,60 +265,6 @@ def export(
     size = sum(f.stat().st_size for f in out.iterdir() if f.is_file())
     result = {"run": str(run), "out": str(out), "bytes": size}
     typer.echo(json.dumps(result) if as_json else f"{out}: {size / 1e6:.1f} MB")
-
-
-def _row(index: int, architecture: tuple[int, ...], board: Any, i: int) -> dict[str, Any]:
-    import math
-
-    from hyperppo.space import format_architecture
-
-    def number(value: float, digits: int) -> float | None:
-        return round(float(value), digits) if math.isfinite(value) else None
-
-    return {
-        "index": index,
-        "architecture": format_architecture(architecture),
-        "params": int(board.params[i]),
-        "return_mean": number(board.return_mean[i], 3),
-        "return_stderr": number(board.return_stderr[i], 3),
-        **{name: number(values[i], 5) for name, values in board.metrics.items()},
-    }
-
-
-def _print_board(directory: Path, as_json: bool) -> None:
-    """The paper's max / 90% / 80% architectures: smallest within a share of the best return."""
-    from hyperppo.checkpoint import load_run
-
-    run = load_run(directory)
-    board = run.leaderboard()
-    low, high = board.return_mean.min(), board.return_mean.max()
-    share = (board.return_mean - low) / max(high - low, 1e-12)
-    rows = []
-    for wanted in (1.0, 0.9, 0.8):
-        i = int((share >= wanted).argmax())  # index order is parameter order
-        rows.append({"share": wanted, **_row(i, run.space.architectures[i], board, i)})
-    _print_rows(rows, f"{directory}: {len(run.space)} architectures ranked", as_json)
-
-
-def _print_rows(rows: list[dict[str, Any]], title: str, as_json: bool) -> None:
-    if as_json:
-        typer.echo(json.dumps(rows))
-        return
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title=title)
-    for name in rows[0]:
-        table.add_column(name.replace("_", "\n", 1), justify="right", no_wrap=True)
-    for row in rows:
-        table.add_row(*[_cell(name, value) for name, value in row.items()])
-    Console().print(table)
-
-
-def _cell(name: str, value: Any) -> str:
-    if value is None:
-        return "-"
-    return f"{value:.2%}" if name in ("crash_rate", "share") else str(value)
 
 
 def main() -> None:

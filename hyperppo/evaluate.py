@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import Progress
 from torch import Tensor
 
-from hyperppo.checkpoint import Run
+from hyperppo.checkpoint import LEADERBOARD, Run, load_run
 from hyperppo.envs.registry import make_env
 from hyperppo.errors import HyperPPOError
-from hyperppo.leaderboard import Leaderboard
+from hyperppo.leaderboard import Leaderboard, write_leaderboard
 from hyperppo.population import Population
+from hyperppo.ranking import halve, undecided
 from hyperppo.space import Architecture, SearchSpace
 
 _CHUNK_ENVS = 8192  # environments stepped together: the simulator's best size
+MOST_EPISODES = 1024  # an architecture, however close a decision is
+LEADERBOARD_SAMPLED = "leaderboard_sampled.csv"
 
 
 def evaluate(
@@ -131,6 +137,47 @@ def _fly(
         result[name] = per_episode.nanmean(1)
     progress(1.0)
     return {key: value.numpy() for key, value in result.items()}
+
+
+def rank(
+    out: Path,
+    episodes: int,
+    seed: int,
+    console: Console,
+    *,
+    deterministic: bool = True,
+    halving: bool = False,
+) -> Leaderboard:
+    """Evaluate every architecture of the run at `out` and write its leaderboard.
+
+    With `halving`, architectures that may be on the Pareto front get up to `MOST_EPISODES`. Sampled
+    actions have a leaderboard of their own: what is deployed takes the mean.
+    """
+    run = load_run(out)
+    space = run.space
+    with Progress(console=console, transient=True) as bar:
+
+        def fly(rows: Sequence[int], episodes: int, number: int) -> Leaderboard:
+            text = f"{len(rows)} architectures x {episodes} episodes"
+            task = bar.add_task(text, total=1.0)
+            return evaluate(
+                run,
+                [space.architectures[i] for i in rows],
+                episodes,
+                _chunk_seed(seed, number) if number else seed,
+                deterministic=deterministic,
+                progress=lambda fraction: bar.update(task, completed=fraction),
+            )
+
+        board = fly(range(len(space)), episodes, 0)
+        if halving:
+            board = halve(board, fly, MOST_EPISODES)
+            console.print(
+                f"{board.episodes.sum()} episodes; {undecided(board).sum()} architectures are "
+                f"still too close to say whether they are on the front"
+            )
+    write_leaderboard(out / (LEADERBOARD if deterministic else LEADERBOARD_SAMPLED), board, space)
+    return board
 
 
 @torch.inference_mode()

@@ -131,24 +131,21 @@ def merged(board: Leaderboard, rows: Sequence[int], more: Leaderboard) -> Leader
 
 def halve(
     board: Leaderboard,
-    fly: Callable[[list[int], int, int], Leaderboard],
+    fly: Callable[[Sequence[int], int, int], Leaderboard],
     most_episodes: int,
-    report: Callable[[int, int], None] = lambda candidates, episodes: None,
 ) -> Leaderboard:
     """Spend episodes where the Pareto front (return against parameters) is decided.
 
-    Every round doubles the episodes of the undecided architectures by `fly(rows, episodes, round)`,
-    until none is left or `most_episodes` each are flown; `report(candidates, episodes)` as a round
-    begins.
+    Every round doubles the episodes of the undecided architectures by `fly(rows, episodes, call)`,
+    `call` counting from 1, until none is left or `most_episodes` each are flown.
     """
-    number = 0
+    call = 0
     while True:
         open_ = undecided(board) & (board.episodes * 2 <= most_episodes)
         if not open_.any():
             return board
-        number += 1
-        # Candidates may come back after having been decided: equal episodes fly together.
+        # A candidate may come back after having been decided: equal counts fly together.
         for episodes in np.unique(board.episodes[open_]):
             rows = np.flatnonzero(open_ & (board.episodes == episodes)).tolist()
-            report(len(rows), int(episodes))
-            board = merged(board, rows, fly(rows, int(episodes), number))
+            call += 1
+            board = merged(board, rows, fly(rows, int(episodes), call))

@@ -21,8 +21,6 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from hyperppo.checkpoint import (
     CHECKPOINT,
     CONFIG,
-    LEADERBOARD,
-    load_run,
     read_checkpoint,
     read_config,
     run_space,
@@ -32,8 +30,6 @@ from hyperppo.checkpoint import (
 from hyperppo.config import RunConfig
 from hyperppo.envs.registry import make_env
 from hyperppo.errors import HyperPPOError
-from hyperppo.evaluate import evaluate
-from hyperppo.leaderboard import write_leaderboard
 from hyperppo.trainer import Trainer
 
 METRICS = "metrics.jsonl"
@@ -182,21 +178,6 @@ def _figures(log: dict[str, float], speed: float) -> str:
         f"reward {log['reward']:.2f} crash {log['crash_rate']:.1%}{tracking} "
         f"{speed / 1000:.0f}k steps/s"
     )
-
-
-def rank(out: Path, episodes: int, seed: int, console: Console) -> None:
-    """Evaluate every architecture of the run and write its leaderboard."""
-    run = load_run(out)
-    with Progress(console=console, transient=True) as bar:
-        task = bar.add_task(f"evaluating {len(run.space)} architectures", total=1.0)
-        board = evaluate(
-            run,
-            run.space.architectures,
-            episodes,
-            seed,
-            progress=lambda fraction: bar.update(task, completed=fraction),
-        )
-    write_leaderboard(out / LEADERBOARD, board, run.space)
 
 
 def set_threads(threads: int | None) -> None:

@@ -6,6 +6,7 @@ from rich.console import Console
 from hyperppo import train as job
 from hyperppo.config import RunConfig, make_config
 from hyperppo.envs.registry import resolve_options
+from hyperppo.evaluate import rank
 
 SMALL = {
     "steps": 64 * 8 * 6,
@@ -28,5 +29,5 @@ def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("runs") / "small"
     console = Console(quiet=True)
     assert job.train(job.start(small_config(), out, "test"), out, console)
-    job.rank(out, 2, 0, console)
+    rank(out, 2, 0, console)
     return out
