@@ -93,6 +93,10 @@ def serve(
     host: Annotated[
         str, typer.Option(help="Address to listen on; 0.0.0.0 opens it to the network.")
     ] = "127.0.0.1",
+    firmware_elf: Annotated[
+        Path | None,
+        typer.Option(help="Your linked firmware with the package's app (build/cf2.elf), instead."),
+    ] = None,
     drop: Annotated[
         float, typer.Option(min=0, max=0.9, help="Share of packets lost, each way.")
     ] = 0.0,
@@ -114,7 +118,14 @@ def serve(
 
     opened = open_package(package)
     faults = Faults(drop, delay_ms / 1000, reboot_after)
-    device = VirtualCrazyflie(opened.elf, opened.target_name, host=host, port=port, faults=faults)
+    device = VirtualCrazyflie(
+        opened.elf if firmware_elf is None else firmware_elf,
+        opened.target_name,
+        host=host,
+        port=port,
+        faults=faults,
+        firmware=firmware_elf is not None,
+    )
     if as_json:
         print(json.dumps({"uri": device.uri, "host": host, "port": device.address[1]}), flush=True)
     else:

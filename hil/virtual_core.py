@@ -27,6 +27,10 @@ from hil.toc import size_of
 
 Job = Callable[[], None]
 
+# A real firmware's start-up runs up to SystemInit, which would wait for clocks that are not there.
+FIRMWARE_START = {"main": "SystemInit", "_stack_top": "_estack"}
+FIRMWARE_ROOM = 0x2000  # below the top of its start-up stack, for packets: nothing else is there
+FIRMWARE_QUIET_US = 20_000  # how far its 16-bit microsecond timer may run without its interrupt
 MAX_WAITING = 64  # packets; more are dropped, as a full queue of the firmware does
 STOP_S = 5.0
 
@@ -34,10 +38,19 @@ STOP_S = 5.0
 class VirtualCore:
     """The emulated core behind a virtual Crazyflie. Raises HilError on an image of another kind.
 
-    `on_failure` is told, from the core's thread, when the image faults; the core then stops.
+    `elf`: the package's bare image; with `firmware` a whole firmware that the package's app is
+    linked into: of that only the app's functions run, not the firmware's tasks. `on_failure` is
+    told, from the core's thread, when the image faults; the core then stops.
     """
 
-    def __init__(self, elf: Path, target_name: str, on_failure: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        elf: Path,
+        target_name: str,
+        on_failure: Callable[[str], None],
+        *,
+        firmware: bool = False,
+    ) -> None:
         from targets.emulator import Emulator
         from targets.errors import TargetError
         from targets.target import load_target
@@ -46,15 +59,24 @@ class VirtualCore:
         self._on_failure = on_failure
         try:
             target = load_target(target_name)
-            self._emulator: Any = Emulator(elf, target, timed=True)
+            self._emulator: Any = Emulator(
+                elf,
+                target,
+                timed=True,
+                aliases=FIRMWARE_START if firmware else None,
+                timed_prefixes=("hppo_", "policy_") if firmware else (),
+            )
             self._period_s = 1.0 / target.control_hz
             self._symbols = self._emulator.symbols
             needed = [v.symbol for v in (*LOG_VARIABLES, *PARAMETERS)]
-            needed += ["hppo_mailbox", "hppo_time_source"]
-            needed += ["hppo_start", "hppo_device_handle", "hppo_device_tick"]
+            needed += ["hppo_time_source", "hppo_start", "hppo_device_handle", "hppo_device_tick"]
             missing = [name for name in needed if name not in self._symbols]
             if missing:
                 raise HilError(f"{elf}: no symbol {missing[0]}: not an image of this contract")
+            self._mailbox = self._symbols.get(
+                "hppo_mailbox", self._symbols["_stack_top"] // 16 * 16 - FIRMWARE_ROOM
+            )
+            self._quiet_cycles = FIRMWARE_QUIET_US * (target.clock_hz // 1_000_000)
             self._boot()
         except TargetError as error:
             raise HilError(str(error)) from None
@@ -83,9 +105,10 @@ class VirtualCore:
         """Gives an app-channel packet to the image; `on_reply` gets its answer if there is one."""
         if self._jobs.qsize() >= MAX_WAITING:
             return
-        mailbox = self._symbols["hppo_mailbox"]
+        mailbox = self._mailbox
 
         def run() -> None:
+            self._rewind_clock()
             self._emulator.write(mailbox, packet)
             length = self._emulator.call(
                 "hppo_device_handle", mailbox, len(packet), mailbox + PACKET_BYTES
@@ -117,6 +140,11 @@ class VirtualCore:
         self._emulator.call("hppo_start")
         self._emulator.write(self._symbols["hppo_time_source"], bytes([TIME_MODEL]))
 
+    def _rewind_clock(self) -> None:
+        """Keeps the microsecond timer from wrapping: a firmware counts its wraps by interrupt."""
+        if self._emulator.cycles > self._quiet_cycles:
+            self._emulator.cycles = 0
+
     def _forget_jobs(self) -> None:
         with contextlib.suppress(queue.Empty):
             while True:
@@ -140,6 +168,7 @@ class VirtualCore:
                 except queue.Empty:
                     # A core slower than the control rate skips beats instead of queueing them.
                     due = time.monotonic() + self._period_s
+                    self._rewind_clock()
                     self._emulator.call("hppo_device_tick")
                     self._publish()
                     continue

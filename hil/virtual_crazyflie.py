@@ -34,7 +34,10 @@ LONGEST_WAIT_S = 0.2
 
 
 class VirtualCrazyflie:
-    """One device on one UDP socket. Raises HilError when the port is taken or the image unfit."""
+    """One device on one UDP socket. Raises HilError when the port is taken or the image unfit.
+
+    `firmware`: `elf` is a whole firmware with the package's app, not the package's bare image.
+    """
 
     def __init__(
         self,
@@ -44,13 +47,14 @@ class VirtualCrazyflie:
         host: str = LOOPBACK,
         port: int = DEFAULT_PORT,
         faults: Faults | None = None,
+        firmware: bool = False,
     ) -> None:
         self._socket = _bind(host, port)
         self.address: Address = self._socket.getsockname()[:2]
         self._stopped = threading.Event()
         self._failure: str | None = None
         try:
-            self._core = VirtualCore(elf, target_name, self._fail)
+            self._core = VirtualCore(elf, target_name, self._fail, firmware=firmware)
         except HilError:
             self._socket.close()
             raise

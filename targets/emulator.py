@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import bisect
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +46,10 @@ class Emulator:
 
     timed=True: `cycles` and `instructions` count, the image reads them through DWT and TIM7.
     timed=False: outputs only, an order of magnitude faster; both stay 0.
-    `taken_branch` is the pipeline refill P. Use from one thread at a time, any thread.
+    `taken_branch` is the pipeline refill P. `aliases` gives the start-up symbols' names in an image
+    that was not linked here, e.g. {"_stack_top": "_estack"}. `timed_prefixes`: stalls of reading
+    flash are charged between the first and the last function whose name begins so, all when empty
+    (each place that may stall slows every one down). Use from one thread at a time, any thread.
     Raises TargetError on an image that is not for this target, on a fault and on a runaway.
     """
 
@@ -58,6 +61,8 @@ class Emulator:
         timed: bool = True,
         taken_branch: int | None = None,
         instruction_limit: int = 200_000_000,
+        aliases: Mapping[str, str] | None = None,
+        timed_prefixes: tuple[str, ...] = (),
     ) -> None:
         self.elf, self.target, self.timed = Path(elf), target, timed
         self._refill = target.timing.taken_branch_max if taken_branch is None else taken_branch
@@ -65,10 +70,18 @@ class Emulator:
         self._flash = target.memories["flash"]
         self._image = read_image(self.elf)
         self.symbols: dict[str, int] = self._image.symbols
+        for name, alias in (aliases or {}).items():
+            if alias in self.symbols:
+                self.symbols[name] = self.symbols[alias]
         for needed in ("Reset_Handler", "main", "_stack_top"):
             if needed not in self.symbols:
                 raise TargetError(f"{self.elf}: no symbol {needed}; not an image of this project")
         self._functions = sorted((a, n) for n, a in self._image.functions.items())
+        chosen = [a for a, name in self._functions if name.startswith(timed_prefixes)]
+        # Up to the next function behind the last one.
+        behind = [a for a, _ in self._functions if chosen and a > chosen[-1]]
+        everything = not timed_prefixes or not chosen
+        self._stalls = (0, 1 << 32) if everything else (chosen[0], [*behind, 1 << 32][0])
         self._blocks: dict[int, Block] = {}
         self._loads: dict[int, Load | None] = {}
         self._skips: dict[int, tuple[tuple[int, int], ...]] = {}
@@ -237,8 +250,13 @@ class Emulator:
         """Addresses of loads that may read flash, and of IT instructions over costly ones."""
         lite = cycle_model.disassembler(detail=False)
         governed: dict[int, Any] = {}  # instructions under an IT, which know their condition
+        low, high = self._stalls
         for start, code in self._image.code:
+            if start + len(code) <= low or start >= high:
+                continue
             for address, size, mnemonic, operands in lite.disasm_lite(code, start):
+                if not low <= address < high:
+                    continue
                 rest = code[address - start :]
                 if mnemonic.startswith("it"):
                     group = list(self._decoder.disasm(rest[:18], address, len(mnemonic)))[1:]

@@ -10,6 +10,7 @@ import ctypes
 import os
 import shutil
 import subprocess
+import threading
 from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
@@ -17,7 +18,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from hil import harness
 from hil.contract import Reason
+from hil.package import open_package
+from hil.virtual_crazyflie import VirtualCrazyflie
 from targets.toolchain import compile_host_library
 
 SOURCES = Path(str(resources.files("hil") / "crazyflie_app" / "src"))
@@ -343,11 +347,20 @@ def test_requests_do_not_hold_up_the_loop_in_flight(firmware: Firmware) -> None:
 
 
 @pytest.mark.skipif("CRAZYFLIE_BASE" not in os.environ, reason="CRAZYFLIE_BASE is not set")
-def test_it_builds_against_the_real_firmware(host_package: Path, tmp_path: Path) -> None:
+def test_it_builds_against_the_real_firmware_and_runs_in_it(package: Path, tmp_path: Path) -> None:
     app = tmp_path / "app"
-    shutil.copytree(host_package / "crazyflie_app", app)
+    shutil.copytree(package / "crazyflie_app", app)
     base = f"CRAZYFLIE_BASE={os.environ['CRAZYFLIE_BASE']}"
     for goal in ("cf2_defconfig", "all"):
         done = subprocess.run(["make", base, "-j2", goal], cwd=app, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     assert (app / "build" / "cf2.bin").is_file()
+    image = app / "build" / "cf2.elf"
+    device = VirtualCrazyflie(image, "crazyflie21", port=0, firmware=True)
+    thread = threading.Thread(target=device.serve)
+    thread.start()
+    measured = harness.measure(open_package(package), device.uri, 100, free_run_s=0.3)
+    device.stop()
+    thread.join()
+    assert measured.stopped is None
+    assert (measured.self_test, max(measured.error)) == (0, 0.0)

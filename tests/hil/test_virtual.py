@@ -6,6 +6,8 @@ import contextlib
 import random
 import socket
 import struct
+import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,9 +16,11 @@ import numpy as np
 import pytest
 
 from hil import contract as c
+from hil import harness
 from hil.contract import Command
 from hil.errors import HilError
 from hil.link import Ask, Link
+from hil.package import open_package
 from hil.virtual_crazyflie import VirtualCrazyflie
 
 
@@ -140,3 +144,41 @@ def test_an_image_of_another_kind_is_refused(tmp_path: Path) -> None:
     other.write_bytes(b"\x7fELF" + bytes(100))
     with pytest.raises(HilError):
         VirtualCrazyflie(other, "crazyflie21", port=0)
+
+
+def rename_symbols(image: Path, out: Path, *options: str) -> Path:
+    subprocess.run(["arm-none-eabi-objcopy", *options, str(image), str(out)], check=True)
+    return out
+
+
+def test_it_runs_an_image_that_starts_as_a_firmware_does(package: Path, tmp_path: Path) -> None:
+    """The bare image under a firmware's names, without a mailbox."""
+    image = rename_symbols(
+        package / "bare_metal" / "policy.elf",
+        tmp_path / "cf2.elf",
+        *("--redefine-sym", "main=SystemInit", "--redefine-sym", "_stack_top=_estack"),
+        *("--strip-symbol", "hppo_mailbox"),
+    )
+    device = VirtualCrazyflie(image, "crazyflie21", port=0, firmware=True)
+    thread = threading.Thread(target=device.serve)
+    thread.start()
+    opened = open_package(package)
+    whole = harness.measure(opened, device.uri, 50, free_run_s=0.2)
+    device.stop()
+    thread.join()
+    with harness.device_uri("virtual", opened) as uri:
+        bare = harness.measure(opened, uri, 50, free_run_s=0.2)
+    assert whole.stopped is None
+    assert (whole.self_test, max(whole.error)) == (0, 0.0)
+    # The first one meets flash caches that its start-up code left behind.
+    assert np.median(whole.cycles) == np.median(bare.cycles)
+
+
+def test_a_firmware_without_the_app_is_refused(package: Path, tmp_path: Path) -> None:
+    image = rename_symbols(
+        package / "bare_metal" / "policy.elf",
+        tmp_path / "cf2.elf",
+        *("--strip-symbol", "hppo_log_cycles"),
+    )
+    with pytest.raises(HilError, match="not an image of this contract"):
+        VirtualCrazyflie(image, "crazyflie21", port=0, firmware=True)
