@@ -1,4 +1,4 @@
-"""The run directory: `config.json`, `checkpoint.safetensors`, `leaderboard.csv`."""
+"""The run directory: its files, how they are written, and how a run is loaded."""
 
 from __future__ import annotations
 
@@ -27,6 +27,8 @@ from hyperppo.space import Architecture, SearchSpace
 FORMAT = "hyperppo-run"
 FORMAT_VERSION = 1
 CONFIG, CHECKPOINT, LEADERBOARD = "config.json", "checkpoint.safetensors", "leaderboard.csv"
+METRICS, EVALUATIONS = "metrics.jsonl", "evaluations.jsonl"
+LOCK = ".lock"  # held by the training that writes here
 _POLICY_PREFIXES = ("averaged.", "observation_norm.", "trainer.scalars")
 
 
@@ -104,7 +106,9 @@ def save_checkpoint(path: Path, state: dict[str, Tensor]) -> None:
         try:
             save_file(contiguous, temporary)
         except SafetensorError as error:
-            raise HyperPPOError(f"cannot write {path / CHECKPOINT}: {error}") from None
+            raise HyperPPOError(
+                f"cannot write {path / CHECKPOINT}: {error}; the last one is kept: make room first"
+            ) from None
 
 
 def read_config(path: Path) -> tuple[dict[str, Any], RunConfig]:
@@ -178,7 +182,7 @@ def export_run(source: Path, destination: Path) -> None:
     load_run(source)
     kept = {k: v for k, v in read_checkpoint(source).items() if k.startswith(_POLICY_PREFIXES)}
     destination.mkdir(parents=True, exist_ok=True)
-    for name in (CONFIG, LEADERBOARD, "metrics.jsonl"):
+    for name in (CONFIG, LEADERBOARD, METRICS, EVALUATIONS):
         if (source / name).is_file():
             with replacing(destination / name) as temporary:
                 shutil.copyfile(source / name, temporary)

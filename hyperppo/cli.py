@@ -54,6 +54,9 @@ def train(
         list[str] | None, typer.Option("--set", help="Any setting: ppo.gamma=0.995. Repeatable.")
     ] = None,
     episodes: Annotated[int, typer.Option(help="Episodes an architecture, leaderboard.")] = 16,
+    evaluate_every: Annotated[
+        int, typer.Option(help="Evaluate a sample of architectures every so many steps; 0: never.")
+    ] = 0,
     threads: ThreadsOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -94,7 +97,7 @@ def train(
         else:
             command = shlex.join(["hyperppo", *sys.argv[1:]])
             trainer = job.start(config, directory, command)
-        finished = job.train(trainer, directory, console)
+        finished = job.train(trainer, directory, console, evaluate_every)
         if not finished:
             console.print(
                 f"stopped at iteration {trainer.iteration}; go on with: "
@@ -247,6 +250,44 @@ def experiment(
     for key, (own, mixed) in summary.items():
         typer.echo(f"{key:14} each its own data {own:.3f}   mixed {mixed:.3f}")
     typer.echo(f"{'picture':14} {folder / 'mix.png'}")
+
+
+@app.command()
+def runs(
+    directory: Annotated[Path, typer.Argument(help="Where runs are, or one run.")] = Path("runs"),
+    as_json: JsonOption = False,
+) -> None:
+    """List runs and how far they have come.
+
+    Example: hyperppo runs runs
+    """
+    from dataclasses import asdict
+
+    from hyperppo.runs import list_runs
+    from hyperppo.tables import print_rows
+
+    rows = [asdict(run) for run in list_runs(directory)]
+    if not rows and not as_json:
+        typer.echo(f"no runs in {directory}")
+        return
+    print_rows(rows, str(directory), as_json)
+
+
+@app.command()
+def plot(
+    run: Annotated[Path, typer.Argument(help="Run directory.")],
+    out: Annotated[Path | None, typer.Option(help="Picture (default build/plot.png).")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Draw the learning curve and, for a run trained with --evaluate-every, the paper's figure 3.
+
+    Example: hyperppo plot runs/quadrotor --out quadrotor.png
+    """
+    from hyperppo.plot import draw_run
+
+    picture = out or Path("build") / "plot.png"
+    result = {"run": str(run), **draw_run(run, picture), "picture": str(picture)}
+    typer.echo(json.dumps(result) if as_json else str(picture))
 
 
 @app.command()

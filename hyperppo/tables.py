@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import typer
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -67,26 +68,53 @@ def _rounded(value: float) -> float | None:
     return round(value, 3 if abs(value) >= 10 else 5) if math.isfinite(value) else None
 
 
-def print_rows(
-    rows: Sequence[Row],
-    title: str,
-    as_json: bool,
-    show: Callable[[str, Any], str] | None = None,
-) -> None:
-    """Rows of equal keys as a table, or as JSON; `show(name, value)` makes a cell of the table."""
+def print_rows(rows: Sequence[Row], title: str, as_json: bool) -> None:
+    """Rows of equal keys as JSON, or as a table that fits a terminal."""
     if as_json:
         typer.echo(json.dumps(rows))
         return
-    table = Table(title=title)
-    for name in rows[0]:
-        table.add_column(name.replace("_", "\n", 1), justify="right", no_wrap=True)
-    for row in rows:
-        table.add_row(*[(show or _cell)(name, value) for name, value in row.items()])
-    Console().print(table)
+    cells = [_cells(row) for row in rows]
+    table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for name in cells[0]:
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in cells:
+        table.add_row(*row.values())
+    console = Console()
+    console.print(table, width=None if console.is_terminal else 120)
 
 
-def _cell(name: str, value: Any) -> str:
-    if value is None:
-        return "-"
-    is_share = name in ("crash_rate", "crash_low", "crash_high", "share")
-    return f"{value:.2%}" if is_share else str(value)
+def _cells(row: Row) -> dict[str, str]:
+    """Column names and texts: what belongs together in one cell, the index left to JSON."""
+    cells = {}
+    for name, value in row.items():
+        if name in ("index", "crash_low", "crash_high", "iterations"):
+            continue
+        header, text = name.replace("_", "\n", 1), str(value)
+        if value is None:
+            text = "-"
+        elif name == "share":
+            text = f"{value:.0%}"
+        elif name == "crash_rate":
+            header = "crash rate\n(95% interval)"
+            text = f"{value:.1%} ({100 * row['crash_low']:.1f}-{100 * row['crash_high']:.1f})"
+        elif name.startswith("return"):
+            text = f"{value:.1f}"
+        elif name == "tracking_error_m":
+            header, text = "error\n(m)", f"{value:.3f}"
+        elif name == "iteration":
+            text = f"{value} of {row['iterations']}"
+        elif name == "steps_per_s":
+            header, text = "steps/s", f"{value:,.0f}"
+        elif name == "reward":
+            text = f"{value:.2f}"
+        elif name == "age_s":
+            header, text = "last\nlogged", f"{_duration(value)} ago"
+        cells[header] = text
+    return cells
+
+
+def _duration(seconds: float) -> str:
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"

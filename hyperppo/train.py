@@ -21,6 +21,9 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from hyperppo.checkpoint import (
     CHECKPOINT,
     CONFIG,
+    EVALUATIONS,
+    LOCK,
+    METRICS,
     read_checkpoint,
     read_config,
     run_space,
@@ -30,9 +33,10 @@ from hyperppo.checkpoint import (
 from hyperppo.config import RunConfig
 from hyperppo.envs.registry import make_env
 from hyperppo.errors import HyperPPOError
+from hyperppo.files import replacing
 from hyperppo.trainer import Trainer
+from hyperppo.watch import progress_figures, watch
 
-METRICS = "metrics.jsonl"
 _CHECKPOINT_EVERY_S = 30.0
 
 
@@ -66,7 +70,8 @@ def resume(out: Path) -> Trainer:
                 f"{out / CHECKPOINT} cannot be resumed ({reason}): it is damaged, or was exported "
                 "for use only"
             ) from None
-    _forget_after(out / METRICS, trainer.iteration)
+    for log in (METRICS, EVALUATIONS):
+        _forget_after(out / log, trainer.iteration)
     return trainer
 
 
@@ -75,13 +80,14 @@ def _trainer(config: RunConfig) -> Trainer:
     return Trainer(config, run_space(config, env.obs_dim, env.act_dim), env)
 
 
-def _forget_after(metrics: Path, iteration: int) -> None:
+def _forget_after(log: Path, iteration: int) -> None:
     """Drop lines that were logged after the checkpoint: they will be logged again."""
-    if not metrics.exists():
+    if not log.exists():
         return
-    lines = metrics.read_text().splitlines()
+    lines = log.read_text().splitlines()
     kept = [line for line in lines if _iteration_of(line) <= iteration]
-    metrics.write_text("".join(line + "\n" for line in kept))
+    with replacing(log) as temporary:
+        temporary.write_text("".join(line + "\n" for line in kept))
 
 
 def _iteration_of(line: str) -> float:
@@ -93,27 +99,47 @@ def _iteration_of(line: str) -> float:
 
 @contextmanager
 def locked(out: Path) -> Iterator[None]:
-    """Hold the run directory: a second training into it is refused."""
+    """Hold the run directory: a second training into it is refused.
+
+    What a killed training was writing at its last moment is removed.
+    """
     out.mkdir(parents=True, exist_ok=True)
-    with (out / ".lock").open("w") as file:
+    with (out / LOCK).open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise HyperPPOError(
                 f"another training is writing to {out}: choose another --out"
             ) from None
+        for left_over in out.glob(f".{CHECKPOINT}.*.tmp"):
+            left_over.unlink()
         yield
 
 
-def train(trainer: Trainer, out: Path, console: Console) -> bool:
-    """Train to the end, with a progress bar; False when Ctrl-C stopped it at a checkpoint."""
+def train(trainer: Trainer, out: Path, console: Console, evaluate_every: int = 0) -> bool:
+    """Train to the end, with a progress bar; False when Ctrl-C stopped it at a checkpoint.
+
+    Every `evaluate_every` steps (0: never) a sample of architectures is evaluated into
+    `evaluations.jsonl`. Raises HyperPPOError when the losses are not finite, or when the disk is
+    full; the last checkpoint is valid then.
+    """
+    try:
+        return _train(trainer, out, console, evaluate_every)
+    except OSError as error:
+        raise HyperPPOError(
+            f"cannot write to {out}: {error.strerror or error}; the last checkpoint is valid: "
+            f"make room, then go on with --resume"
+        ) from None
+
+
+def _train(trainer: Trainer, out: Path, console: Console, evaluate_every: int) -> bool:
     from torch.utils.tensorboard import SummaryWriter
 
     config = trainer.config
     per_iteration = config.num_envs * config.ppo.rollout
     columns = (
         TextColumn("[bold]{task.description}"),
-        BarColumn(),
+        BarColumn(bar_width=20),
         TextColumn("{task.percentage:>3.0f}% {task.fields[figures]}"),
         TimeRemainingColumn(),
     )
@@ -121,7 +147,7 @@ def train(trainer: Trainer, out: Path, console: Console) -> bool:
         board = stack.enter_context(
             SummaryWriter(str(out), purge_step=trainer.iteration * per_iteration)
         )
-        metrics = stack.enter_context((out / METRICS).open("a"))
+        metrics = stack.enter_context((out / METRICS).open("a", buffering=1))
         bar = stack.enter_context(Progress(*columns, console=console))
         task = bar.add_task(
             out.name, total=config.iterations, completed=trainer.iteration, figures=""
@@ -137,12 +163,15 @@ def train(trainer: Trainer, out: Path, console: Console) -> bool:
             metrics.write(json.dumps(_finite(line)) + "\n")
             for name, value in log.items():
                 board.add_scalar(name, value, steps)
-            bar.update(task, completed=trainer.iteration, figures=_figures(log, speed))
+            bar.update(task, completed=trainer.iteration, figures=progress_figures(log, speed))
+            if (
+                evaluate_every
+                and steps // evaluate_every > (steps - per_iteration) // evaluate_every
+            ):
+                watch(trainer, out, steps)
             if time.monotonic() - saved > _CHECKPOINT_EVERY_S:
-                metrics.flush()
                 save_checkpoint(out, trainer.state_dict())
                 saved = time.monotonic()
-        metrics.flush()
         save_checkpoint(out, trainer.state_dict())
     return trainer.iteration >= config.iterations
 
@@ -169,15 +198,6 @@ def _graceful_stop() -> Iterator[Callable[[], bool]]:
 def _finite(line: dict[str, Any]) -> dict[str, Any]:
     """NaN has no JSON: a figure that does not exist is null."""
     return {k: v if math.isfinite(v) else None for k, v in line.items()}
-
-
-def _figures(log: dict[str, float], speed: float) -> str:
-    error = log.get("tracking_error_m", math.nan)
-    tracking = f" error {error:.3f} m" if math.isfinite(error) else ""
-    return (
-        f"reward {log['reward']:.2f} crash {log['crash_rate']:.1%}{tracking} "
-        f"{speed / 1000:.0f}k steps/s"
-    )
 
 
 def set_threads(threads: int | None) -> None:

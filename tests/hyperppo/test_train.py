@@ -115,3 +115,77 @@ def test_a_stopped_command_goes_on_with_resume(tmp_path: Path, how: signal.Signa
     lines = (out / "metrics.jsonl").read_text().splitlines()
     iterations = [json.loads(line)["iteration"] for line in lines]
     assert iterations == list(range(1, len(iterations) + 1))
+
+
+TRAIN = """
+import sys
+from pathlib import Path
+from rich.console import Console
+from hyperppo import train as job
+from hyperppo.errors import HyperPPOError
+from tests.hyperppo.conftest import small_config
+job._CHECKPOINT_EVERY_S = 0.0  # after every iteration
+job.set_threads(1)
+out = Path(sys.argv[1])
+{prepare}
+try:
+    with job.locked(out):
+        trainer = job.resume(out) if (out / "config.json").exists() else job.start(
+            small_config(), out, "")
+        job.train(trainer, out, Console(quiet=True))
+except HyperPPOError as error:
+    sys.exit(f"error: {{error}}")
+"""
+
+
+def _train_in_a_process(out: Path, prepare: str = "") -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", TRAIN.format(prepare=prepare), str(out)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        cwd=Path(__file__).parents[2],
+    )
+
+
+KILLED_WHILE_WRITING = """
+import os, signal, hyperppo.checkpoint as checkpoint
+whole, calls = checkpoint.save_file, []
+def half(tensors, path):
+    whole(tensors, path)
+    calls.append(path)
+    if len(calls) == 3:
+        os.truncate(path, os.path.getsize(path) // 2)
+        os.kill(os.getpid(), signal.SIGKILL)
+checkpoint.save_file = half
+"""
+
+
+def test_a_kill_while_a_checkpoint_is_written_loses_one_interval(tmp_path: Path) -> None:
+    out, whole = tmp_path / "killed", tmp_path / "whole"
+    assert _train_in_a_process(out, KILLED_WHILE_WRITING).returncode == -signal.SIGKILL
+    assert load_run(out).iteration == 2
+    assert list(out.glob(".*.tmp"))
+    assert _train_in_a_process(out).returncode == 0
+    assert not list(out.glob(".*.tmp"))
+    assert _train_in_a_process(whole).returncode == 0
+    a, b = read_checkpoint(whole), read_checkpoint(out)
+    assert all(torch.equal(a[key], b[key]) for key in a)
+
+
+@pytest.mark.parametrize("limit", [3_000, 200_000], ids=["log", "checkpoint"])
+def test_a_full_disk_stops_with_one_line_and_the_last_checkpoint(
+    tmp_path: Path, limit: int
+) -> None:
+    """Files may not grow beyond a limit, which a full disk looks like to the one who writes."""
+    trainer = job.start(small_config(), tmp_path, "")
+    trainer.step()
+    save_checkpoint(tmp_path, trainer.state_dict())
+    full = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))"
+    result = _train_in_a_process(tmp_path, full)
+    assert result.returncode == 1
+    assert result.stderr.startswith("error: cannot write ")
+    assert len(result.stderr.splitlines()) == 1, result.stderr
+    assert "make room" in result.stderr
+    assert load_run(tmp_path).iteration == 1
+    assert not list(tmp_path.glob(".*.tmp"))

@@ -1,0 +1,62 @@
+"""What a training shows while it runs: the progress line, and evaluations along the way."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hyperppo.checkpoint import EVALUATIONS, Run
+from hyperppo.evaluate import evaluate
+from hyperppo.groups import SIZES
+from hyperppo.ranking import SHARES, smallest_within
+from hyperppo.tables import board_rows
+from hyperppo.trainer import Trainer
+
+_SAMPLE = 128  # architectures, evenly spread over the sizes of the space
+_EPISODES = 4
+_ERROR = "tracking_error_m"
+
+
+def progress_figures(log: dict[str, float], speed: float) -> str:
+    """The progress line: reward, crashes, hover error (also of small to large ones), steps/s."""
+    error = log.get(_ERROR, math.nan)
+    tracking = ""
+    if math.isfinite(error):
+        by_size = [log.get(f"{_ERROR}_by_size/{size}", math.nan) for size in SIZES]
+        each = " ".join(f"{value:.2f}" if math.isfinite(value) else "-" for value in by_size)
+        tracking = f" error {error:.3f} m (small to large {each})"
+    return (
+        f"reward {log['reward']:.2f} crash {log['crash_rate']:.1%}{tracking} "
+        f"{speed / 1000:.0f}k steps/s"
+    )
+
+
+def watch(trainer: Trainer, out: Path, steps: int) -> dict[str, Any]:
+    """Evaluate a sample of architectures and add a line to `evaluations.jsonl`; returns it.
+
+    The line holds the paper's max / 90% / 80% architectures of the sample. The training's own
+    random sources are not touched: a watched run ends like one that is not.
+    """
+    space = trainer.space
+    picked = np.linspace(0, len(space) - 1, min(_SAMPLE, len(space))).round().astype(int)
+    architectures = [space.architectures[i] for i in picked]
+    policy = copy.deepcopy(trainer.averaged).cpu()
+    norm = copy.deepcopy(trainer.observation_norm).cpu()
+    run = Run(out, trainer.config, space, {}, policy, norm, trainer.iteration)
+    board = evaluate(run, architectures, _EPISODES, trainer.config.seed)
+    rows = board_rows(board, architectures, space)
+    chosen = [smallest_within(board.return_mean, board.params, share) for share in SHARES]
+    line = {
+        "iteration": trainer.iteration,
+        "steps": steps,
+        "architectures": len(architectures),
+        "shares": [{"share": s, **rows[i]} for s, i in zip(SHARES, chosen, strict=True)],
+    }
+    with (out / EVALUATIONS).open("a") as file:
+        file.write(json.dumps(line) + "\n")
+    return line

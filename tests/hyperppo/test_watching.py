@@ -1,0 +1,135 @@
+"""Runs as they are watched: listed, evaluated along the way, drawn, ranked."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+from typer.testing import CliRunner
+
+from hyperppo import train as job
+from hyperppo.checkpoint import EVALUATIONS, METRICS, read_checkpoint
+from hyperppo.cli import app
+from hyperppo.errors import HyperPPOError
+from hyperppo.plot import draw_run
+from hyperppo.runs import last_lines, list_runs, run_state
+from hyperppo.watch import progress_figures
+
+from .conftest import small_config
+
+QUIET = Console(quiet=True)
+
+
+def invoke(*arguments: object) -> str:
+    result = CliRunner().invoke(app, [str(a) for a in arguments])
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def test_runs_are_listed_with_their_state(small_run: Path, tmp_path: Path) -> None:
+    finished, stopped = tmp_path / "finished", tmp_path / "stopped"
+    shutil.copytree(small_run, finished)
+    shutil.copytree(small_run, stopped)
+    lines = (stopped / METRICS).read_text().splitlines(keepends=True)
+    (stopped / METRICS).write_text("".join(lines[:4]) + lines[4][:20])  # killed while writing
+    shutil.copytree(stopped, tmp_path / "broken")
+    (tmp_path / "broken" / "config.json").write_text("{")
+    (tmp_path / "not a run").mkdir()
+    with job.locked(finished):
+        training = run_state(finished)
+    assert training.state == "training"
+    states = {run.name: run for run in list_runs(tmp_path)}
+    assert {name: run.state for name, run in states.items()} == {
+        "finished": "finished", "stopped": "stopped", "broken": "damaged",
+    }  # fmt: skip
+    assert (states["stopped"].iteration, states["stopped"].iterations) == (4, 6)
+    assert states["stopped"].reward == json.loads(lines[3])["reward"]
+    assert states["finished"].age_s is not None
+    assert 0 <= states["finished"].age_s < 3600
+    rows = json.loads(invoke("runs", tmp_path, "--json"))
+    assert {row["name"] for row in rows} == set(states)
+    assert "4 of 6" in invoke("runs", tmp_path)
+    assert "no runs" in invoke("runs", tmp_path / "not a run")
+    with pytest.raises(HyperPPOError, match="not a directory"):
+        list_runs(tmp_path / "nowhere")
+
+
+def test_the_end_of_a_long_log_is_read_without_the_rest(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    with path.open("w") as file:
+        file.writelines(json.dumps({"iteration": i}) + "\n" for i in range(100_000))
+    lines = [line["iteration"] for line in last_lines(path)]
+    assert 1_000 < len(lines) < 10_000
+    assert lines == list(range(100_000 - len(lines), 100_000))
+
+
+def test_a_watched_run_is_drawn_and_ends_like_one_that_is_not(tmp_path: Path) -> None:
+    config = small_config()
+    for name, every in (("plain", 0), ("watched", 64 * 8 * 2)):
+        trainer = job.start(config, tmp_path / name, "")
+        assert job.train(trainer, tmp_path / name, QUIET, every)
+    a, b = (read_checkpoint(tmp_path / name) for name in ("plain", "watched"))
+    assert all(torch.equal(a[key], b[key]) for key in a)
+    assert not (tmp_path / "plain" / EVALUATIONS).exists()
+    lines = [
+        json.loads(line) for line in (tmp_path / "watched" / EVALUATIONS).read_text().splitlines()
+    ]
+    assert [line["iteration"] for line in lines] == [2, 4, 6]
+    best, *others = lines[-1]["shares"]
+    assert all(other["params"] <= best["params"] for other in others)
+    assert all(other["return_mean"] <= best["return_mean"] for other in others)
+    for name, count in (("plain", 0), ("watched", 3)):
+        picture = tmp_path / f"{name}.png"
+        assert draw_run(tmp_path / name, picture) == {"iterations": 6, "evaluations": count}
+        assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_there_is_nothing_to_draw_before_the_first_iteration(tmp_path: Path) -> None:
+    job.start(small_config(), tmp_path, "")
+    with pytest.raises(HyperPPOError, match="nothing to draw"):
+        draw_run(tmp_path, tmp_path / "picture.png")
+
+
+def test_the_progress_line_names_what_the_task_has() -> None:
+    log = {"reward": 1.0, "crash_rate": 0.25}
+    assert progress_figures(log, 2000.0) == "reward 1.00 crash 25.0% 2k steps/s"
+    log |= {"tracking_error_m": 0.5, "tracking_error_m_by_size/over_100k": 0.25}
+    assert "error 0.500 m (small to large - - - 0.25)" in progress_figures(log, 2000.0)
+
+
+def test_evaluate_ranks_deterministic_and_sampled_actions_apart(
+    small_run: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(small_run, run)
+    before = (run / "leaderboard.csv").read_bytes()
+    arguments = ("evaluate", run, "--all", "--episodes", 3, "--threads", 1, "--json")
+    rows = json.loads(invoke(*arguments, "--sampled"))
+    assert [row["share"] for row in rows] == [1.0, 0.9, 0.8]
+    assert all(row["crash_low"] <= row["crash_rate"] <= row["crash_high"] for row in rows)
+    assert (run / "leaderboard.csv").read_bytes() == before
+    sampled = (run / "leaderboard_sampled.csv").read_text()
+    invoke(*arguments)
+    assert (run / "leaderboard.csv").read_text() != sampled
+    assert "95% interval" in invoke(*arguments[:-1])
+
+
+def test_successive_halving_flies_more_where_the_front_is_open(
+    small_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from hyperppo import evaluate
+    from hyperppo.checkpoint import load_run
+    from hyperppo.ranking import undecided
+
+    monkeypatch.setattr(evaluate, "MOST_EPISODES", 16)
+    run = tmp_path / "run"
+    shutil.copytree(small_run, run)
+    invoke("evaluate", run, "--all", "--episodes", 2, "--successive-halving", "--threads", 1)
+    board = load_run(run).leaderboard()
+    assert set(board.episodes) <= {2, 4, 8, 16}
+    assert (board.episodes[undecided(board)] == 16).all()
+    assert board.episodes.max() > 2
+    result = CliRunner().invoke(app, ["evaluate", str(run), "--arch", "4", "--successive-halving"])
+    assert isinstance(result.exception, HyperPPOError)
