@@ -184,6 +184,29 @@ def fly(
     raise typer.Exit(0 if report.get("passed", True) else 1)
 
 
+@app.command(epilog="Example: hyperppo-hil calibrate build/crazyflie21 --uri radio://0/80/2M")
+def calibrate(
+    package: PackageArgument,
+    uri: Annotated[str, typer.Option(help="Where cflib finds the device that runs the package.")],
+    name: Annotated[
+        str | None, typer.Option(help="Of the device; by default its processor's number.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Measure the cycle model's constants on a device; the virtual device then uses them."""
+    from hil import calibrate as calibrating
+    from hil.package import open_package
+    from hil.progress import show_progress
+
+    opened = open_package(package)
+    with show_progress() as progress:
+        record, path = calibrating.calibrate(opened, uri, name, progress)
+    if as_json:
+        print(json.dumps(record, indent=1))
+    else:
+        print("\n".join([*calibrating.lines(record), str(path)]))
+
+
 def main() -> None:
     """Entry point: errors meant for the user become one line and exit code 2."""
     from hil.errors import HilError

@@ -11,7 +11,7 @@ import numpy as np
 
 from hil import chart
 from hil.errors import HilError
-from hil.report import write_text
+from hil.files import write_text
 
 Report = dict[str, Any]
 Row = tuple[str, str, str, str]  # what, of A, of B, B against A

@@ -35,6 +35,7 @@ class Command(enum.IntEnum):
     RUN = 3
     SELF_TEST = 4
     REPEAT = 5
+    KERNEL_RUN = 6
 
 
 class Result(enum.IntEnum):
@@ -89,6 +90,7 @@ MODE_FREE = 1
 
 TIME_DWT = 0
 TIME_MODEL = 1
+TIME_CALIBRATED = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,6 +123,22 @@ PARAMETERS = (
 )
 
 
+# The kernels of KERNEL_RUN in their order: what the loop has in it (hppo_kernels.h).
+KERNELS = (
+    "branch",
+    "multiply_add",
+    "divide",
+    "result_use",
+    "load",
+    "loads",
+    "store",
+    "flash_data",
+    "flash_line",
+    "flash_jumps",
+    "flash_run",
+)
+
+
 @dataclasses.dataclass(frozen=True)
 class Reply:
     """A reply with its header taken off."""
@@ -137,7 +155,7 @@ class Hello:
     """What a device says about itself."""
 
     contract_version: int
-    time_source: int  # TIME_DWT, TIME_MODEL
+    time_source: int  # TIME_DWT, TIME_MODEL, TIME_CALIBRATED
     slots: int  # requests that may be under way
     obs_dim: int
     act_dim: int
@@ -158,7 +176,7 @@ class RunPart:
 
 @dataclasses.dataclass(frozen=True)
 class RepeatStatistics:
-    """What REPEAT measured, in core cycles."""
+    """What REPEAT or KERNEL_RUN measured, in core cycles."""
 
     least: int
     most: int
@@ -245,5 +263,5 @@ def parse_self_test(body: bytes) -> int | None:
 
 
 def parse_repeat(body: bytes) -> RepeatStatistics | None:
-    """The body of a REPEAT reply; None when malformed."""
+    """The body of a REPEAT or KERNEL_RUN reply; None when malformed."""
     return RepeatStatistics(*struct.unpack("<IIQ", body)) if len(body) == 16 else None

@@ -11,8 +11,9 @@ import numpy as np
 from hil.closed_loop import DevicePilot, Episodes, Flight, mean_interval, share_interval
 from hil.contract import Floats, Hello
 from hil.errors import HilError
+from hil.files import write_text
 from hil.package import DevicePackage
-from hil.report import summary, timing, write_text
+from hil.report import summary, timing
 
 Report = dict[str, Any]
 

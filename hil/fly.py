@@ -9,10 +9,10 @@ from typing import Any
 from hil import closed_loop, flight_report, harness
 from hil.closed_loop import Progress
 from hil.errors import HilError
+from hil.files import write_text
 from hil.host_policy import host_policy
 from hil.link import Link
 from hil.package import DevicePackage
-from hil.report import write_text
 
 Report = dict[str, Any]
 

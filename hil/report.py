@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import datetime
 import json
-import os
-import tempfile
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -13,9 +11,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from hil import chart
-from hil.contract import TIME_MODEL, Hello
+from hil import calibration, chart
+from hil.contract import TIME_CALIBRATED, TIME_MODEL, Hello
 from hil.errors import HilError
+from hil.files import write_text
 from hil.harness import Measurement
 from hil.package import DevicePackage
 
@@ -113,11 +112,23 @@ def render(report: Report) -> str:
 
 def timing(package: DevicePackage, hello: Hello) -> Report:
     """Where the times come from, and for a model how far it may be off."""
+    if hello.time_source == TIME_CALIBRATED:
+        measured = calibration.latest(package.target_name)
+        band = None if measured is None else measured["band"]
+        device = None if measured is None else measured["device"]
+        return {
+            "source": "model", "calibrated_on": device, "band": band,
+            "cycles_p1": None, "cycles_p2": None,
+        }  # fmt: skip
     if hello.time_source != TIME_MODEL:
-        return {"source": "dwt", "band": None, "cycles_p1": None, "cycles_p2": None}
+        return {
+            "source": "dwt", "calibrated_on": None, "band": None,
+            "cycles_p1": None, "cycles_p2": None,
+        }  # fmt: skip
     emulated = (package.manifest.get("cycles") or {}).get("emulated") or {}
     return {
         "source": "model",
+        "calibrated_on": None,
         "band": emulated.get("band"),
         "cycles_p1": emulated.get("cycles_p1"),
         "cycles_p2": emulated.get("cycles_p2"),
@@ -165,16 +176,3 @@ def _link(measured: Measurement) -> Report:
         "device_restarts": traffic.restarts,
         "inferences_per_s": done / measured.seconds if measured.seconds else None,
     }
-
-
-def write_text(path: Path, text: str) -> None:
-    """Writes a file whole or not at all."""
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise

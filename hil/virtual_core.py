@@ -14,11 +14,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from hil import calibration
+from hil.calibration import Constants
 from hil.contract import (
     LOG_VARIABLES,
     MODE_FREE,
     PACKET_BYTES,
     PARAMETERS,
+    TIME_CALIBRATED,
     TIME_MODEL,
     Variable,
 )
@@ -40,7 +43,8 @@ class VirtualCore:
 
     `elf`: the package's bare image; with `firmware` a whole firmware that the package's app is
     linked into: of that only the app's functions run, not the firmware's tasks. `on_failure` is
-    told, from the core's thread, when the image faults; the core then stops.
+    told, from the core's thread, when the image faults; the core then stops. `constants` replace
+    those of the target's cycle model.
     """
 
     def __init__(
@@ -50,6 +54,7 @@ class VirtualCore:
         on_failure: Callable[[str], None],
         *,
         firmware: bool = False,
+        constants: Constants | None = None,
     ) -> None:
         from targets.emulator import Emulator
         from targets.errors import TargetError
@@ -59,10 +64,16 @@ class VirtualCore:
         self._on_failure = on_failure
         try:
             target = load_target(target_name)
+            refill = None
+            self._time_source = TIME_MODEL
+            if constants is not None:
+                target, refill = calibration.apply(target, constants)
+                self._time_source = TIME_CALIBRATED
             self._emulator: Any = Emulator(
                 elf,
                 target,
                 timed=True,
+                taken_branch=refill,
                 aliases=FIRMWARE_START if firmware else None,
                 timed_prefixes=("hppo_", "policy_") if firmware else (),
             )
@@ -138,7 +149,7 @@ class VirtualCore:
 
     def _boot(self) -> None:
         self._emulator.call("hppo_start")
-        self._emulator.write(self._symbols["hppo_time_source"], bytes([TIME_MODEL]))
+        self._emulator.write(self._symbols["hppo_time_source"], bytes([self._time_source]))
 
     def _rewind_clock(self) -> None:
         """Keeps the microsecond timer from wrapping: a firmware counts its wraps by interrupt."""

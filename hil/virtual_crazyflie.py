@@ -17,7 +17,8 @@ import threading
 import time
 from pathlib import Path
 
-from hil import log_blocks, toc
+from hil import calibration, log_blocks, toc
+from hil.calibration import Constants
 from hil.contract import LOG_VARIABLES, PARAMETERS
 from hil.crtp import APP_CHANNEL, MAX_DATA_BYTES, Packet, Port, decode, is_null
 from hil.errors import HilError
@@ -37,6 +38,7 @@ class VirtualCrazyflie:
     """One device on one UDP socket. Raises HilError when the port is taken or the image unfit.
 
     `firmware`: `elf` is a whole firmware with the package's app, not the package's bare image.
+    `constants`: of the cycle model, as a device was measured to have them.
     """
 
     def __init__(
@@ -48,13 +50,16 @@ class VirtualCrazyflie:
         port: int = DEFAULT_PORT,
         faults: Faults | None = None,
         firmware: bool = False,
+        constants: Constants | None = None,
     ) -> None:
         self._socket = _bind(host, port)
         self.address: Address = self._socket.getsockname()[:2]
         self._stopped = threading.Event()
         self._failure: str | None = None
         try:
-            self._core = VirtualCore(elf, target_name, self._fail, firmware=firmware)
+            self._core = VirtualCore(
+                elf, target_name, self._fail, firmware=firmware, constants=constants
+            )
         except HilError:
             self._socket.close()
             raise
@@ -229,7 +234,9 @@ def _serve_until_stdin_ends(package: Path) -> None:
     from hil.package import open_package
 
     opened = open_package(package)
-    device = VirtualCrazyflie(opened.elf, opened.target_name, port=0)
+    measured = calibration.latest(opened.target_name)
+    constants = None if measured is None else measured["constants"]
+    device = VirtualCrazyflie(opened.elf, opened.target_name, port=0, constants=constants)
     print(device.address[1], flush=True)
 
     def wait() -> None:

@@ -167,6 +167,14 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build_package(tmp_path_factory.mktemp("packages") / "tiny")
 
 
+@pytest.fixture(autouse=True)
+def no_calibrations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """As for a user who has never measured a device."""
+    folder = tmp_path / "calibrations"
+    monkeypatch.setenv("HYPERPPO_CALIBRATIONS", str(folder))
+    return folder
+
+
 @pytest.fixture
 def device(package: Path) -> Iterator[VirtualCrazyflie]:
     served = VirtualCrazyflie(package / "bare_metal" / "policy.elf", "crazyflie21", port=0)

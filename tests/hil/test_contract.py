@@ -53,7 +53,7 @@ def test_constants_are_those_of_the_header() -> None:
     checked = [
         "CONTRACT_VERSION", "PACKET_BYTES", "SLOTS", "CHUNK_FLOATS", "FIRST_FLOATS", "MAX_REPEAT",
         "REPLY", "STATUS_TESTED", "STATUS_PASSED", "STATUS_NOT_FINITE", "STATUS_ACTIVE",
-        "MODE_REQUEST", "MODE_FREE", "TIME_DWT", "TIME_MODEL",
+        "MODE_REQUEST", "MODE_FREE", "TIME_DWT", "TIME_MODEL", "TIME_CALIBRATED",
     ]  # fmt: skip
     assert {name: getattr(c, name) for name in checked} == {name: values[name] for name in checked}
     assert values.keys() == set(checked)

@@ -3,6 +3,7 @@
 
 #include <string.h>
 
+#include "hppo_kernels.h"
 #include "policy_golden.h"
 
 #define CHUNKS ((POLICY_OBS_DIM + HPPO_CHUNK_FLOATS - 1) / HPPO_CHUNK_FLOATS)
@@ -227,14 +228,28 @@ static uint8_t self_test(slot_t *slot)
     return HPPO_OK;
 }
 
-/* The core is given back after each inference, so that other tasks get their turn in between. */
-static uint8_t repeat(slot_t *slot, uint16_t times)
+/* Runs a kernel of the calibration once; its cycles are in hppo_log_cycles. */
+static uint8_t run_kernel(uint8_t number)
+{
+    if (!hppo_port_begin()) {
+        return HPPO_BUSY;
+    }
+    const uint32_t start = hppo_port_cycles();
+    hppo_kernel(number)();
+    hppo_log_cycles = hppo_port_cycles() - start;
+    hppo_port_end();
+    return HPPO_OK;
+}
+
+/* Inferences, or runs of a kernel. The core is given back after each, so that other tasks get
+ * their turn in between. */
+static uint8_t repeat(slot_t *slot, uint16_t times, const uint8_t *kernel)
 {
     uint32_t least = UINT32_MAX;
     uint32_t most = 0;
     uint64_t sum = 0;
     for (uint16_t i = 0; i < times; i++) {
-        const uint8_t result = infer(slot);
+        const uint8_t result = kernel ? run_kernel(*kernel) : infer(slot);
         if (result != HPPO_OK) {
             return result;
         }
@@ -253,12 +268,13 @@ static uint8_t repeat(slot_t *slot, uint16_t times)
  * results that a later try may change. */
 static uint8_t carry_out(slot_t *slot, uint8_t command, const uint8_t *body)
 {
-    if (command != HPPO_SELF_TEST && !is_loaded(slot)) {
+    if ((command == HPPO_RUN || command == HPPO_REPEAT) && !is_loaded(slot)) {
         return HPPO_INCOMPLETE;
     }
     slot->result = command == HPPO_RUN         ? run(slot)
                    : command == HPPO_SELF_TEST ? self_test(slot)
-                                               : repeat(slot, get_u16(body));
+                   : command == HPPO_REPEAT    ? repeat(slot, get_u16(body), NULL)
+                                               : repeat(slot, get_u16(body + 1), body);
     if (slot->result != HPPO_BUSY) {
         slot->done = command;
     }
@@ -296,6 +312,10 @@ static bool well_formed(uint8_t command, const uint8_t *body, uint8_t length)
     if (command == HPPO_REPEAT) {
         return length == 2 && get_u16(body) > 0 && get_u16(body) <= HPPO_MAX_REPEAT;
     }
+    if (command == HPPO_KERNEL_RUN) {
+        return length == 3 && hppo_kernel(body[0]) && get_u16(body + 1) > 0 &&
+               get_u16(body + 1) <= HPPO_MAX_REPEAT;
+    }
     return length == 0;
 }
 
@@ -307,7 +327,7 @@ static uint8_t answer(const uint8_t *packet, uint8_t length, uint8_t *reply_body
     const uint8_t *body = packet + HEADER;
     const uint8_t body_length = (uint8_t)(length - HEADER);
 
-    if (command < HPPO_HELLO || command > HPPO_REPEAT) {
+    if (command < HPPO_HELLO || command > HPPO_KERNEL_RUN) {
         return HPPO_UNKNOWN_COMMAND;
     }
     if (command == HPPO_HELLO) {

@@ -24,7 +24,8 @@ enum hppo_command {
     HPPO_LOAD = 2,
     HPPO_RUN = 3,
     HPPO_SELF_TEST = 4,
-    HPPO_REPEAT = 5
+    HPPO_REPEAT = 5,
+    HPPO_KERNEL_RUN = 6
 };
 
 #define HPPO_REPLY 0x80 /* set in the command byte of every reply */
@@ -65,9 +66,10 @@ enum hppo_reason {
 #define HPPO_MODE_FREE 1    /* the policy runs at the control rate, the motors do not follow it */
 
 /* Where the time stamps come from. A simulator of this device writes HPPO_TIME_MODEL into
- * hppo_time_source before the first packet; on a real core it stays HPPO_TIME_DWT. */
+ * hppo_time_source before the first packet (or HPPO_TIME_CALIBRATED); on a real core it stays HPPO_TIME_DWT. */
 #define HPPO_TIME_DWT 0
 #define HPPO_TIME_MODEL 1
+#define HPPO_TIME_CALIBRATED 2 /* a model with the constants of a measured device */
 
 /* Log group "hppo". */
 extern uint32_t hppo_log_cycles; /* core cycles of the latest inference */
