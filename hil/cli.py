@@ -207,6 +207,49 @@ def calibrate(
         print("\n".join([*calibrating.lines(record), str(path)]))
 
 
+@app.command(
+    epilog="Example: hyperppo-hil flash build/crazyflie21 --firmware ~/crazyflie-firmware "
+    "--uri radio://0/80/2M/E7E7E7E7E7 --yes"
+)
+def flash(
+    package: PackageArgument,
+    firmware: Annotated[Path, typer.Option(help="Folder of the Crazyflie's firmware sources.")],
+    uri: Annotated[str, typer.Option(help="Of the Crazyflie, radio://...")] = "radio://0/80/2M",
+    out: Annotated[
+        Path | None, typer.Option(help="Folder to build in; by default PACKAGE-firmware.")
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Replace the firmware.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Build and check only.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the outcome as JSON.")] = False,
+) -> None:
+    """Build the package's app into the firmware, and flash that by radio once --yes says so."""
+    from hil import flash as flashing
+    from hil.errors import HilError
+    from hil.package import open_package
+    from hil.progress import show_progress
+
+    opened = open_package(package)
+    folder = out or package.with_name(f"{package.resolve().name}-firmware")
+    with show_progress() as progress:
+        built = flashing.build(opened, firmware, folder, progress)
+    plan = flashing.plan(opened, built, uri)
+    done = yes and not dry_run
+    if not as_json:
+        print("\n".join(plan))
+    if done:
+        with show_progress() as progress:
+            flashing.flash(uri, built, progress)
+    if as_json:
+        outcome = {"binary": str(built.binary), "bytes": built.size, "uri": uri, "flashed": done}
+        print(json.dumps({**outcome, "plan": plan}, indent=1))
+    elif done:
+        print(f"flashed; now: hyperppo-hil run {package} --uri {uri}")
+    elif dry_run:
+        print("dry run: nothing was flashed")
+    if not done and not dry_run:
+        raise HilError("nothing was flashed: say --yes to replace the firmware")
+
+
 def main() -> None:
     """Entry point: errors meant for the user become one line and exit code 2."""
     from hil.errors import HilError
