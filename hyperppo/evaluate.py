@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -25,6 +26,7 @@ from hyperppo.space import Architecture, SearchSpace
 _CHUNK_ENVS = 8192  # environments stepped together: the simulator's best size
 MOST_EPISODES = 1024  # an architecture, however close a decision is
 LEADERBOARD_SAMPLED = "leaderboard_sampled.csv"
+_T = TypeVar("_T")
 
 
 def evaluate(
@@ -45,37 +47,55 @@ def evaluate(
     """
     if episodes < 1:
         raise HyperPPOError("episodes must be at least 1")
+    n = len(architectures)
     options = {**run.config.env, **(env_options or {})}
-    per_chunk = max(1, _CHUNK_ENVS // episodes)
-    parts: list[dict[str, NDArray[np.float64]]] = []
-    for start in range(0, len(architectures), per_chunk):
-        chunk = architectures[start : start + per_chunk]
-        done, share = start / len(architectures), len(chunk) / len(architectures)
-        parts.append(
-            _fly(
-                run,
-                chunk,
-                episodes,
-                _chunk_seed(seed, start),
-                deterministic,
-                options,
-                lambda f, done=done, share=share: progress(done + f * share),  # type: ignore[misc]
-            )
-        )
-    joined = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
-    count = np.full(len(architectures), episodes, dtype=np.int64)
+    # Strided, so that every chunk has small and large ones; even, so that two cores share them.
+    # The number of threads plays no part: the result does not depend on it.
+    count = min(n, 2 * math.ceil(n * episodes / (2 * _CHUNK_ENVS)))
+    chunks = [range(start, n, count) for start in range(count)]
+    done = [0.0] * count
+
+    def fly(k: int) -> dict[str, NDArray[np.float64]]:
+        def report(fraction: float) -> None:
+            done[k] = fraction
+            progress(sum(done) / count)
+
+        chosen = [architectures[i] for i in chunks[k]]
+        return _fly(run, chosen, episodes, _chunk_seed(seed, k), deterministic, options, report)
+
+    parts = _side_by_side(fly, count)
+    joined = {key: np.empty(n) for key in parts[0]}
+    for chunk, part in zip(chunks, parts, strict=True):
+        for key, values in part.items():
+            joined[key][chunk] = values
     return Leaderboard(
         params=np.array([run.space.count_params(a) for a in architectures], dtype=np.int64),
         macs=np.array([_macs(run.space, a) for a in architectures], dtype=np.int64),
         return_mean=joined.pop("return_mean"),
         return_stderr=joined.pop("return_stderr"),
-        episodes=count,
+        episodes=np.full(n, episodes, dtype=np.int64),
         metrics=joined,
     )
 
 
-def _chunk_seed(seed: int, start: int) -> int:
-    return int(np.random.SeedSequence((seed, start)).generate_state(1)[0])
+def _side_by_side(work: Callable[[int], _T], count: int) -> list[_T]:
+    """`work(0)` .. `work(count - 1)` in as many Python threads as torch may use, one core each.
+
+    Torch's own threads would meet after every one of thousands of short operations, and wait there
+    whenever another process holds a core.
+    """
+    threads = torch.get_num_threads()
+    if min(threads, count) == 1:
+        return [work(k) for k in range(count)]
+    try:
+        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            return list(pool.map(work, range(count)))
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _chunk_seed(seed: int, number: int) -> int:
+    return int(np.random.SeedSequence((seed, number)).generate_state(1)[0])
 
 
 def _macs(space: SearchSpace, architecture: Architecture) -> int:

@@ -138,6 +138,21 @@ def test_evaluation_equals_flying_one_policy_by_hand(small_run: Path) -> None:
     assert board.metrics["crash_rate"][0] == crashed / episodes
 
 
+def test_rows_keep_their_architecture_whatever_the_number_of_threads(small_run: Path) -> None:
+    run = load_run(small_run)
+    before = torch.get_num_threads()
+    boards = []
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        boards.append(evaluate(run, run.space.architectures, 64, seed=5))
+        assert torch.get_num_threads() == threads
+    torch.set_num_threads(before)
+    np.testing.assert_array_equal(boards[0].return_mean, boards[1].return_mean)
+    alone = evaluate(run, [run.space.architectures[3]], 256, seed=6)
+    spread = np.hypot(boards[0].return_stderr[3], alone.return_stderr[0])
+    assert abs(boards[0].return_mean[3] - alone.return_mean[0]) < 5 * spread
+
+
 def test_recorded_observations_repeat_and_cover_an_episode(small_run: Path) -> None:
     run = load_run(small_run)
     a, b = (record_observations(run, (4,), 300, seed=1) for _ in range(2))
