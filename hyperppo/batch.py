@@ -32,7 +32,10 @@ def cut(x: Tensor, architectures: int, minibatches: int) -> Tensor:
         x = torch.unflatten(x, 1, (architectures, -1))
     x = torch.unflatten(x, 2, (minibatches, -1))  # (T, M, J, E / J, ...)
     x = x.movedim((2, 1), (0, 1))  # (J, M, T, E / J, ...)
-    return x.reshape(minibatches, architectures, steps * x.shape[3], *x.shape[4:])
+    x = x.reshape(minibatches, architectures, steps * x.shape[3], *x.shape[4:])
+    # One environment a minibatch, or one minibatch: nothing was copied, and what was collected
+    # in inference mode takes no part in gradients.
+    return x.clone() if x.is_inference() else x
 
 
 def mix(batch: Batch, generator: torch.Generator) -> Batch:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shlex
 import sys
@@ -132,6 +133,10 @@ def evaluate(
         ),
     ] = False,
     seed: Annotated[int, typer.Option(help="Seeds the episodes.")] = 0,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Task setting: env.spawn_hard=0. Repeatable; not with --all."),
+    ] = None,
     threads: ThreadsOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -145,6 +150,7 @@ def evaluate(
     from rich.console import Console
 
     from hyperppo.checkpoint import load_run
+    from hyperppo.config import apply_override
     from hyperppo.evaluate import evaluate as measure
     from hyperppo.evaluate import rank
     from hyperppo.space import parse_architecture
@@ -155,8 +161,8 @@ def evaluate(
         raise HyperPPOError("say what to evaluate: --arch 64,64 (repeatable) or --all")
     if halving and not all_:
         raise HyperPPOError("--successive-halving ranks every architecture: use it with --all")
-    if all_ and scenario:
-        raise HyperPPOError("the leaderboard (--all) takes no --scenario")
+    if all_ and (scenario or set_):
+        raise HyperPPOError("the leaderboard (--all) takes neither --scenario nor --set")
     set_threads(threads)
     if all_:
         console = Console(stderr=True)
@@ -167,9 +173,20 @@ def evaluate(
     architectures = [parse_architecture(text) for text in arch or []]
     for architecture in architectures:
         loaded.space.index(architecture)
-    options = {"scenarios": {scenario: 1.0}} if scenario else {}
+    options: dict[str, Any] = {"env": copy.deepcopy(loaded.config.env)}
+    for override in set_ or []:
+        if not override.startswith("env."):
+            raise HyperPPOError(f"--set {override}: only env settings can be changed here")
+        apply_override(options, override)
+    if scenario:
+        options["env"]["scenarios"] = {scenario: 1.0}
     board = measure(
-        loaded, architectures, episodes, seed, deterministic=not sampled, env_options=options
+        loaded,
+        architectures,
+        episodes,
+        seed,
+        deterministic=not sampled,
+        env_options=options["env"],
     )
     print_architectures(board, architectures, loaded.space, run.name, as_json)
 

@@ -82,7 +82,7 @@ class RunConfig:
     task: str = "quadrotor"
     algo: Literal["csd", "vsd", "ppo"] = "csd"
     architecture: tuple[int, ...] | None = None  # algo ppo only
-    steps: int = 40_000_000  # control steps, all environments together
+    steps: int = 30_000_000  # control steps, all environments together
     num_envs: int = 1024
     meta_batch: int = 16  # architectures an iteration
     seed: int = 0
@@ -115,7 +115,7 @@ def make_config(data: dict[str, Any], overrides: Sequence[str] = ()) -> RunConfi
     """
     data = json.loads(json.dumps(data))
     for override in overrides:
-        _apply(data, override)
+        apply_override(data, override)
     try:
         config = TypeAdapter(RunConfig).validate_python(data)
     except ValidationError as error:
@@ -130,7 +130,8 @@ def first_error(error: ValidationError) -> str:
     return f"{'.'.join(str(part) for part in first['loc'])}: {first['msg'].lower()}"
 
 
-def _apply(data: dict[str, Any], override: str) -> None:
+def apply_override(data: dict[str, Any], override: str) -> None:
+    """Put one `key.sub=value` into plain data; raises HyperPPOError when it is not of that form."""
     key, separator, value = override.partition("=")
     if not separator or not key:
         raise HyperPPOError(f"--set {override}: write it as key=value, for example ppo.gamma=0.995")

@@ -10,6 +10,6 @@ if [ -f $out/bare_metal/policy.elf ]; then
 else
     echo "note: no cross-compiler, so there is no image to check on the virtual Crazyflie" >&2
 fi
-$bin/hyperppo fly hyperppo/pretrained/crazyflie21 --arch 4 --scenario bezier --out build/flight.png
+$bin/hyperppo fly hyperppo/pretrained/crazyflie21 --arch 4 --scenario bezier --seed 1 --out build/flight.png
 $bin/python scripts/summary.py $out build/flight.png
 exit $status

@@ -51,7 +51,7 @@ class RewardWeights:
     distance: float = 0.6
     velocity: float = 0.05
     spin: float = 0.03
-    smoothness: float = 0.1
+    smoothness: float = 0.3
     near: float = 0.7
     near_m: float = 0.2
     upright: float = 0.1
