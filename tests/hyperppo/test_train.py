@@ -60,6 +60,14 @@ def test_the_same_seed_repeats_a_run_and_another_does_not() -> None:
     assert not torch.equal(weights(1), weights(2))
 
 
+@pytest.mark.parametrize("minibatches", [1, 16])
+def test_the_fewest_and_the_smallest_minibatches_train(minibatches: int) -> None:
+    """One minibatch, and one environment of each architecture a minibatch."""
+    config = small_config(ppo={"rollout": 8, "minibatches": minibatches})
+    log = job._trainer(config).step()
+    assert log["policy_loss"] != 0
+
+
 def test_a_run_is_not_overwritten_and_takes_one_training_at_a_time(small_run: Path) -> None:
     before = (small_run / "checkpoint.safetensors").read_bytes()
     with pytest.raises(HyperPPOError, match="add --resume"):
