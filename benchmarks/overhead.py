@@ -1,0 +1,104 @@
+"""What HyperPPO costs over plain PPO: iteration time at equal environments, critic and minibatches.
+
+    python benchmarks/overhead.py [--envs 1024 4096] [--repeats 7] [--threads 1] [--json FILE]
+
+Both trainers take turns, so that a drifting machine touches both; medians are printed. Plain PPO
+trains (64, 64); HyperPPO trains 16 architectures drawn as in training (biased), anew each repeat.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections import defaultdict
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from hyperppo.checkpoint import run_space
+from hyperppo.config import make_config
+from hyperppo.envs.registry import make_env, resolve_options
+from hyperppo.trainer import Trainer
+
+PHASES = ("collect", "advantages", "update")
+
+
+def build(num_envs: int, plain: bool) -> Trainer:
+    data: dict[str, object] = {"num_envs": num_envs, "env": resolve_options("quadrotor", {})}
+    if plain:
+        data |= {"algo": "ppo", "architecture": (64, 64), "meta_batch": 1}
+    config = make_config(data)
+    env = make_env(config.task, config.env, num_envs, 0)
+    trainer = Trainer(config, run_space(config, env.obs_dim, env.act_dim), env)
+    for _ in range(3):
+        trainer.step()
+    return trainer
+
+
+def iteration(trainer: Trainer) -> dict[str, float]:
+    """Seconds of each phase of one iteration."""
+    clock = [time.perf_counter()]
+    architectures = trainer.sampler.draw(trainer.config.meta_batch)
+    rollout = trainer.collect(architectures)
+    clock.append(time.perf_counter())
+    batch, _ = trainer.advantages(rollout, architectures)
+    clock.append(time.perf_counter())
+    trainer.update(batch, rollout, architectures)
+    clock.append(time.perf_counter())
+    return {name: clock[i + 1] - clock[i] for i, name in enumerate(PHASES)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--envs", type=int, nargs="+", default=[1024, 4096])
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+
+    table = Table(title=f"milliseconds an iteration, {arguments.threads} threads, medians")
+    for name in ("environments", "algorithm", *PHASES, "total", "steps/s", "HyperPPO / PPO"):
+        table.add_column(name, justify="right")
+    rows = []
+    for num_envs in arguments.envs:
+        trainers = {"PPO 64,64": build(num_envs, True), "HyperPPO": build(num_envs, False)}
+        seen: dict[str, list[dict[str, float]]] = defaultdict(list)
+        for _ in range(arguments.repeats):
+            for name, trainer in trainers.items():
+                seen[name].append(iteration(trainer))
+        totals = {n: statistics.median(sum(t.values()) for t in ts) for n, ts in seen.items()}
+        ratio = totals["HyperPPO"] / totals["PPO 64,64"]
+        for name, times in seen.items():
+            phases = {p: statistics.median(t[p] for t in times) for p in PHASES}
+            steps = num_envs * trainers[name].config.ppo.rollout / totals[name]
+            rows.append(
+                {
+                    "environments": num_envs,
+                    "algorithm": name,
+                    **phases,
+                    "total": totals[name],
+                    "steps_per_s": steps,
+                    "ratio": ratio,
+                }
+            )
+            milliseconds = [f"{1e3 * phases[p]:.0f}" for p in PHASES]
+            table.add_row(
+                str(num_envs),
+                name,
+                *milliseconds,
+                f"{1e3 * totals[name]:.0f}",
+                f"{steps / 1e3:.0f}k",
+                f"{ratio:.2f}" if name == "HyperPPO" else "",
+            )
+    Console().print(table)
+    if arguments.json:
+        arguments.json.write_text(json.dumps(rows, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,88 @@
+"""The shipped run through the user's commands, as `make demo` runs them."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hyperppo.checkpoint import load_run
+from hyperppo.evaluate import evaluate
+from hyperppo.pretrained import path as shipped
+
+ROOT = Path(__file__).parents[2]
+needs_cross = pytest.mark.skipif(
+    shutil.which("arm-none-eabi-gcc") is None, reason="arm-none-eabi-gcc is not installed"
+)
+
+
+def command(*arguments: str) -> subprocess.CompletedProcess[str]:
+    module, *rest = arguments
+    code = f"from {module} import main; main()"
+    return subprocess.run(
+        [sys.executable, "-c", code, *rest],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+
+
+@needs_cross
+def test_the_main_job_on_the_shipped_run_ends_with_a_verified_package_and_a_latency_report(
+    tmp_path: Path,
+) -> None:
+    out = tmp_path / "crazyflie21"
+    compiled = command(
+        "compile.cli", "--target", "crazyflie21", "--budget-kb", "16", "--out", str(out)
+    )
+    assert compiled.returncode == 0, compiled.stderr
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert manifest["choice"]["considered"] == 2800
+    assert manifest["size"]["compiled"]["total_bytes"] <= 16 * 1024
+    assert manifest["numerics"]["observations"] >= 1000
+    assert manifest["numerics"]["host_c_vs_target"] <= manifest["numerics"]["tolerance"]
+    assert manifest["choice"]["metrics"]["crash_rate"] <= 0.05
+
+    checked = command("hil.cli", "run", str(out), "--inferences", "1000", "--json")
+    assert checked.returncode == 0, checked.stderr
+    latency = json.loads((out / "latency.json").read_text())
+    assert latency["passed"]
+    assert latency["inferences"]["done"] == 1000
+    assert latency["timing"]["source"] == "model"
+    emulated = manifest["cycles"]["emulated"]["cycles_p2"]
+    assert latency["inferences"]["cycles"]["median"] == pytest.approx(emulated, rel=0.05)
+    for name in ("report.html", "pareto.png", "latency.html", "crazyflie_app/Makefile"):
+        assert (out / name).stat().st_size > 100
+
+    summary = subprocess.run(
+        [sys.executable, str(ROOT / "scripts" / "summary.py"), str(out)],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert manifest["architecture"]["name"] in summary
+    assert "not a measurement" in " ".join(summary.replace("│", " ").split())
+
+
+def test_the_shipped_run_hovers() -> None:
+    """The bar with a margin for 96 episodes: the full figures are in docs/results/flight.md."""
+    run = load_run(shipped("crazyflie21"))
+    architectures = [(4,), (16,), (64, 64), (256, 256)]
+    board = evaluate(run, architectures, 96, 1, env_options={"scenarios": {"static": 1.0}})
+    assert (board.metrics["tracking_error_m"] < 0.10).all(), board.metrics
+    assert (board.metrics["crash_rate"] <= 0.04).all(), board.metrics
+
+
+def test_the_shipped_run_is_small_and_its_leaderboard_whole() -> None:
+    folder = shipped("crazyflie21")
+    assert sum(f.stat().st_size for f in folder.iterdir()) < 16e6
+    board = load_run(folder).leaderboard()
+    assert len(board.params) == 2800
+    assert np.isfinite(board.return_mean).all()
+    assert "hyperppo train quadrotor" in json.loads((folder / "config.json").read_text())["command"]
