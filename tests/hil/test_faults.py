@@ -150,3 +150,34 @@ def test_air_loses_and_delays_only_what_may_be_lost() -> None:
     assert arrived.count(table) == 400
     assert 140 < len(numbers) < 260
     assert numbers != sorted(numbers)  # they overtook each other
+
+
+def test_a_device_that_answers_pings_alone_ends_the_run(
+    package: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(link, "SILENCE_S", 1.0)
+    opened = open_package(package)
+    with serving(package) as device:
+
+        def deafen(stage: str, done: int, _of: int) -> None:
+            if stage == "inferences" and done == 5:
+                device._core.handle = lambda packet, on_reply: None  # type: ignore[method-assign]
+
+        measured = harness.measure(opened, device.uri, 50, deafen)
+    assert measured.stopped is not None
+    assert "no answer for 1 s" in measured.stopped
+    assert 5 <= len(measured.cycles) < 50
+    assert measured.traffic.reconnects == 0
+
+
+def test_another_client_ends_the_run(package: Path) -> None:
+    opened = open_package(package)
+    with serving(package) as device, link.Link(device.uri) as intruder:
+
+        def intrude(stage: str, done: int, _of: int) -> None:
+            if stage == "inferences" and done == 5:
+                intruder.open_session()
+
+        measured = harness.measure(opened, device.uri, 200, intrude)
+    assert measured.stopped is not None
+    assert "another client" in measured.stopped
