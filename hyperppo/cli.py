@@ -148,6 +148,7 @@ def evaluate(
     Example: hyperppo evaluate runs/quadrotor --arch 4 --arch 64,64 --episodes 1024
     """
     from rich.console import Console
+    from rich.progress import Progress
 
     from hyperppo.checkpoint import load_run
     from hyperppo.config import apply_override
@@ -180,14 +181,17 @@ def evaluate(
         apply_override(options, override)
     if scenario:
         options["env"]["scenarios"] = {scenario: 1.0}
-    board = measure(
-        loaded,
-        architectures,
-        episodes,
-        seed,
-        deterministic=not sampled,
-        env_options=options["env"],
-    )
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(f"{len(architectures)} architectures x {episodes} episodes", total=1.0)
+        board = measure(
+            loaded,
+            architectures,
+            episodes,
+            seed,
+            deterministic=not sampled,
+            env_options=options["env"],
+            progress=lambda fraction: bar.update(task, completed=fraction),
+        )
     print_architectures(board, architectures, loaded.space, run.name, as_json)
 
 
