@@ -12,19 +12,30 @@ from numpy.typing import NDArray
 
 import hyperppo
 from compile import device, verify
+from compile.closed_loop import mean_return
+from compile.fixed_point import SUM_LIMIT, FixedNetwork
 from compile.lower import c as lowering
 from compile.network import Network, network_from_torch
 from compile.onnx_graph import export_onnx, network_from_onnx
 from compile.package import add_crazyflie_app
 from compile.progress import Progress
+from compile.quantize import quantize
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from hyperppo.checkpoint import Run
     from hyperppo.space import Architecture
     from targets.target import Target
     from targets.toolchain import Image, PolicySizes
 
 GOLDEN_VECTORS = 16
+PRECISION_TEXT = {
+    "f32": "float32",
+    "i16": "int16 weights and activations",
+    "i8": "int8 weights (packed), int16 activations",
+    "i8x": "int8 weights (exact), int16 activations",
+}
 
 
 @dataclass(frozen=True)
@@ -37,6 +48,23 @@ class Numerics:
     host_c_vs_target: float | None  # None without the cross-compiler
     tolerance: float
     unsaturated: float  # share of the compared action values strictly inside the range
+
+
+@dataclass(frozen=True)
+class Quantization:
+    """What fixed point does to a policy, and the proof that no sum overflows."""
+
+    input_range: tuple[float, ...]  # observations saturate at +- this
+    largest_sum: float  # that any observation can give, as a share of what 32 bits hold
+    error_rms: float  # of an action against float32, on the recorded observations
+    error_max: float
+    return_float32: float  # flown in the simulator, same starts and disturbances
+    return_fixed: float
+
+    @property
+    def return_lost(self) -> float:
+        """Share of float32's return that fixed point loses; negative where it gains."""
+        return (self.return_float32 - self.return_fixed) / max(abs(self.return_float32), 1e-9)
 
 
 @dataclass(frozen=True)
@@ -58,7 +86,9 @@ class Candidate:
 
     architecture: Architecture
     network: Network
+    precision: str
     numerics: Numerics
+    quantization: Quantization | None  # None for float32
     on_target: OnTarget | None  # None without the cross-compiler
 
 
@@ -66,6 +96,7 @@ def build_candidate(
     run: Run,
     architecture: Architecture,
     target: Target,
+    precision: str,
     weights_in: str,
     seed: int,
     folder: Path,
@@ -73,7 +104,8 @@ def build_candidate(
 ) -> Candidate:
     """Write policy.onnx, the C, the app and the image into ``folder``, each checked.
 
-    CompileError when two forms of the policy differ by more than the tolerance.
+    CompileError when two forms of the policy differ by more than the tolerance; forms of a
+    fixed-point policy may not differ at all.
     """
     with progress.stage("weights") as found:
         policy = run.policy(architecture)
@@ -89,17 +121,33 @@ def build_candidate(
         by_onnx = verify.run_onnx(model, observations)
         torch_error = verify.compare("torch and onnxruntime", by_torch, by_onnx)
         found.append(f"onnxruntime within {torch_error:.1e} of torch")
-    with progress.stage("host C") as found:
         lowered = network_from_onnx(model)
-        rejected = lower_to_c(lowered, run, target, weights_in, folder)
+    fixed, quantization = None, None
+    if precision != "f32":
+        with progress.stage("quantize") as found:
+            fixed = quantize(lowered, observations, precision)
+            quantization = judge(run, policy, fixed, by_onnx, observations, seed)
+            found.append(
+                f"{precision} within {quantization.error_rms:.1e} rms of float32, "
+                f"return {quantization.return_fixed:.4g} of {quantization.return_float32:.4g}"
+            )
+    with progress.stage("host C") as found:
+        rejected = lower_to_c(lowered, fixed, run, target, weights_in, folder)
         by_host = host_actions(folder, observations, lowered.act_dim, rejected)
-        host_error = verify.compare("onnxruntime and the host's C", by_onnx, by_host)
-        found.append(f"C within {host_error:.1e} of onnxruntime")
-        write_vectors(folder, observations, by_host)
+        if fixed is None:
+            host_error = verify.compare("onnxruntime and the host's C", by_onnx, by_host)
+            found.append(f"C within {host_error:.1e} of onnxruntime")
+        else:
+            host_error = float(np.abs(by_host - by_onnx).max())
+            exact = verify.FIXED_TOLERANCE[fixed.output]
+            verify.compare("numpy and the host's C", fixed.forward(observations), by_host, exact)
+            found.append(f"C equal to the integer reference on {len(by_host)} observations")
+        tolerance = verify.TOLERANCE if fixed is None else verify.FIXED_TOLERANCE[fixed.output]
+        write_vectors(folder, observations, by_host, tolerance)
         add_crazyflie_app(folder, run.conventions, target)
     with progress.stage("device") as found:
         on_target, target_error = build_for_target(
-            folder, target, weights_in, observations, by_host, rejected
+            folder, target, weights_in, observations, by_host, rejected, tolerance
         )
         if on_target is None:
             found.append("skipped: no cross-compiler")
@@ -114,10 +162,39 @@ def build_candidate(
         torch_vs_onnxruntime=torch_error,
         onnxruntime_vs_host_c=host_error,
         host_c_vs_target=target_error,
-        tolerance=verify.TOLERANCE,
+        tolerance=tolerance,
         unsaturated=float(((by_host > low) & (by_host < high)).mean()),
     )
-    return Candidate(architecture, network, numerics, on_target)
+    return Candidate(architecture, network, precision, numerics, quantization, on_target)
+
+
+def judge(
+    run: Run,
+    policy: nn.Sequential,
+    fixed: FixedNetwork,
+    by_onnx: NDArray[np.float32],
+    observations: NDArray[np.float32],
+    seed: int,
+) -> Quantization:
+    """Compare a fixed-point policy with float32, on recorded observations and in flight."""
+    error = np.abs(fixed.forward(observations).astype(np.float64) - by_onnx)
+    return_float32, return_fixed = fly_both(run, policy, fixed, seed)
+    return Quantization(
+        input_range=tuple(map(float, fixed.input_range)),
+        largest_sum=max(fixed.worst_sums) / SUM_LIMIT,
+        error_rms=float(np.sqrt((error**2).mean())),
+        error_max=float(error.max()),
+        return_float32=return_float32,
+        return_fixed=return_fixed,
+    )
+
+
+def fly_both(
+    run: Run, policy: nn.Sequential, fixed: FixedNetwork, seed: int
+) -> tuple[float, float]:
+    """Mean returns of the float32 and of the fixed-point policy in the simulator."""
+    by_float = mean_return(run, lambda x: verify.run_torch(policy, x), seed)
+    return by_float, mean_return(run, fixed.forward, seed)
 
 
 def record(run: Run, architecture: Architecture, count: int, seed: int) -> NDArray[np.float32]:
@@ -140,28 +217,42 @@ def onnx_metadata(run: Run, network: Network) -> dict[str, str]:
     }
 
 
-def lower_to_c(network: Network, run: Run, target: Target, weights_in: str, folder: Path) -> float:
+def lower_to_c(
+    network: Network,
+    fixed: FixedNetwork | None,
+    run: Run,
+    target: Target,
+    weights_in: str,
+    folder: Path,
+) -> float:
     """Write policy.h and policy.c; returns the action that answers a bad observation."""
     name = ",".join(map(str, network.hidden))
     title = f"Policy {name} for {target.description}"
-    lines = essentials(network, run, target, weights_in)
+    precision = "f32" if fixed is None else fixed.precision
+    lines = essentials(network, run, target, precision, weights_in)
     kernels = lowering.core_kernels(target.core)
     (folder / "policy.h").write_text(
         lowering.policy_header(network, title, lines), encoding="utf-8"
     )
-    (folder / "policy.c").write_text(
-        lowering.policy_source(network, title, lines, weights_in, kernels), encoding="utf-8"
+    source = (
+        lowering.policy_source(network, title, lines, weights_in, kernels)
+        if fixed is None
+        else lowering.fixed_source(fixed, title, lines, weights_in, kernels)
     )
+    (folder / "policy.c").write_text(source, encoding="utf-8")
     return lowering.rejected_action(network)
 
 
-def essentials(network: Network, run: Run, target: Target, weights_in: str) -> list[str]:
+def essentials(
+    network: Network, run: Run, target: Target, precision: str, weights_in: str
+) -> list[str]:
     """The lines of the C files' header comments that say what this policy is."""
     sizes = " -> ".join(map(str, (network.obs_dim, *network.hidden, network.act_dim)))
     activations = ", ".join(dict.fromkeys(layer.activation for layer in network.layers))
     lines = [
         f"Network: {sizes}, {activations}; {network.params} parameters, {network.macs} MACs",
-        f"Precision: float32, weights in {weights_in}, for {target.name} ({target.core})",
+        f"Precision: {PRECISION_TEXT[precision]}; weights in {weights_in}",
+        f"Target: {target.name} ({target.core})",
         f"Run: {run.task}, checkpoint sha256 {run.checkpoint_sha256[:16]}",
     ]
     for key, value in run.conventions.items():
@@ -192,7 +283,10 @@ def host_actions(
 
 
 def write_vectors(
-    folder: Path, observations: NDArray[np.float32], actions: NDArray[np.float32]
+    folder: Path,
+    observations: NDArray[np.float32],
+    actions: NDArray[np.float32],
+    tolerance: float,
 ) -> None:
     """Write observations.npz and policy_golden.h.
 
@@ -204,7 +298,7 @@ def write_vectors(
     telling = np.argsort(-inside, kind="stable")[: max(GOLDEN_VECTORS, len(actions) // 2)]
     chosen = np.sort(telling[:: max(1, len(telling) // GOLDEN_VECTORS)][:GOLDEN_VECTORS])
     (folder / "policy_golden.h").write_text(
-        lowering.golden_header(observations[chosen], actions[chosen], verify.TOLERANCE),
+        lowering.golden_header(observations[chosen], actions[chosen], tolerance),
         encoding="utf-8",
     )
 
@@ -216,6 +310,7 @@ def build_for_target(
     observations: NDArray[np.float32],
     expected: NDArray[np.float32],
     rejected: float,
+    tolerance: float,
 ) -> tuple[OnTarget | None, float | None]:
     """Link the image, compare its actions with the host's, and measure it.
 
@@ -232,7 +327,7 @@ def build_for_target(
         return None, None
     act_dim = expected.shape[1]
     actual = device.run_emulated(elf, target, observations, act_dim)
-    error = verify.compare("the host's C and the machine code", expected, actual)
+    error = verify.compare("the host's C and the machine code", expected, actual, tolerance)
     bad = device.run_emulated(elf, target, verify.bad_observations(observations[0]), act_dim)
     verify.check_rejection("the machine code", bad, rejected)
     cycles = device.count_cycles(elf, target, observations[0], act_dim)

@@ -32,10 +32,11 @@ if TYPE_CHECKING:
     from targets.toolchain import PolicySizes
 
 OBS_DIM, ACT_DIM = 22, 4  # the quadrotor task's, with the previous action
+OTHER_OBS_DIMS = range(8, 49)  # of every fourth network: conversion costs by the observation
 WIDTHS = (4, 8, 16, 32, 64, 128, 256)
 MAX_DEPTH = 4
 CALIBRATION = 64  # random observations; more move a shift here and there, not the cost
-LARGEST_MACS = 60_000  # larger ones take seconds each and add nothing to a linear model
+LARGEST_MACS = 20_000  # larger ones take seconds each and add nothing to a linear model
 SMALLEST = ((4,), (4, 4), (4, 4, 4), (4, 4, 4, 4), (8,), (16,), (64, 4), (64, 8))
 """Always fitted: only networks without a layer of eight rows tell that kernel from the rest."""
 
@@ -47,6 +48,7 @@ class Sample:
     hidden: tuple[int, ...]
     sizes: PolicySizes
     cycles: int  # cold caches, P at its maximum
+    obs_dim: int = OBS_DIM
 
 
 @dataclass(frozen=True)
@@ -59,9 +61,11 @@ class Errors:
     total_over: int
 
 
-def random_network(hidden: Sequence[int], rng: np.random.Generator) -> Network:
+def random_network(
+    hidden: Sequence[int], rng: np.random.Generator, obs_dim: int = OBS_DIM
+) -> Network:
     """A network of the given widths with weights of the usual size."""
-    sizes = (OBS_DIM, *hidden, ACT_DIM)
+    sizes = (obs_dim, *hidden, ACT_DIM)
     layers = []
     for index, (n_in, n_out) in enumerate(itertools.pairwise(sizes)):
         weight = rng.standard_normal((n_out, n_in)) * np.sqrt(2 / n_in)
@@ -105,7 +109,7 @@ def source_of(
     kernels = lowering.core_kernels(core)
     if precision == "f32":
         return lowering.policy_source(network, "Fit", [], weights_in, kernels)
-    seen = rng.standard_normal((CALIBRATION, OBS_DIM)).astype(np.float32)
+    seen = rng.standard_normal((CALIBRATION, network.obs_dim)).astype(np.float32)
     fixed = quantize(network, seen, precision)
     return lowering.fixed_source(fixed, "Fit", [], weights_in, kernels)
 
@@ -116,11 +120,12 @@ def measure(
     weights_in: str,
     rng: np.random.Generator,
     precision: str = "f32",
+    obs_dim: int = OBS_DIM,
 ) -> Sample:
     """Generate, compile and emulate one network."""
     from targets.toolchain import link_image, policy_sizes
 
-    network = random_network(hidden, rng)
+    network = random_network(hidden, rng, obs_dim)
     source = source_of(network, precision, weights_in, target.core, rng)
     with tempfile.TemporaryDirectory(prefix="hyperppo-fit-") as temporary:
         folder = Path(temporary)
@@ -141,8 +146,9 @@ def measure(
             weights_in=weights_in,
         )
         sizes = policy_sizes(elf, image.stack_bytes)
-        observation = rng.standard_normal(OBS_DIM).astype(np.float32)
-        return Sample(hidden, sizes, device.count_cycles(elf, target, observation, ACT_DIM).p2)
+        observation = rng.standard_normal(obs_dim).astype(np.float32)
+        cycles = device.count_cycles(elf, target, observation, ACT_DIM).p2
+        return Sample(hidden, sizes, cycles, obs_dim)
 
 
 def fit_constants(samples: Sequence[Sample], precision: str = "f32") -> dict[str, float]:
@@ -151,11 +157,12 @@ def fit_constants(samples: Sequence[Sample], precision: str = "f32") -> dict[str
     from targets.memory import fit_memory
 
     table = widths_table(samples)
+    obs_dim = np.array([sample.obs_dim for sample in samples])
     cycles = np.array([sample.cycles for sample in samples], dtype=np.float64)
     sizes = [sample.sizes for sample in samples]
     return {
-        **fit_memory(table, OBS_DIM, ACT_DIM, sizes, precision),
-        **fit_cycles(table, OBS_DIM, ACT_DIM, cycles, precision),
+        **fit_memory(table, obs_dim, ACT_DIM, sizes, precision),
+        **fit_cycles(table, obs_dim, ACT_DIM, cycles, precision),
     }
 
 
@@ -172,7 +179,8 @@ def evaluate(
 
     key = f"{precision}.{weights_in}"
     fitted = dataclasses.replace(target, fit={**target.fit, key: dict(constants)})
-    arguments = (fitted, precision, widths_table(samples), OBS_DIM, ACT_DIM, weights_in)
+    obs_dim = np.array([sample.obs_dim for sample in samples])
+    arguments = (fitted, precision, widths_table(samples), obs_dim, ACT_DIM, weights_in)
     cycles = np.array([sample.cycles for sample in samples], dtype=np.float64)
     relative = np.abs(predict_cycles(*arguments) / cycles - 1)
     totals = np.array([sample.sizes.total for sample in samples])
@@ -269,8 +277,10 @@ def run_fit(
             drawn = draw(count + held_out, largest(target, weights_in), rng)
             task = bar.add_task(key, total=len(drawn))
             taken = []
-            for hidden in drawn:
-                taken.append(measure(hidden, target, weights_in, rng, kind))
+            for number, hidden in enumerate(drawn):
+                other = number % 4 == 3
+                obs_dim = int(rng.choice(OTHER_OBS_DIMS)) if other else OBS_DIM
+                taken.append(measure(hidden, target, weights_in, rng, kind, obs_dim))
                 bar.advance(task)
             tables[key] = fit_constants(taken[held_out:], kind)
             errors[key] = evaluate(tables[key], taken[:held_out], target, weights_in, kind)

@@ -49,7 +49,7 @@ def manifest(
             "negative_slope": run.negative_slope,
             "output": run.output,
         },
-        "precision": "f32",
+        "precision": candidate.precision,
         "backend": "c",
         "weights_in": survey.weights_in,
         "seed": request.seed,
@@ -80,6 +80,7 @@ def manifest(
             "emulated": None if on_target is None else _emulated(on_target, target),
         },
         "numerics": asdict(candidate.numerics),
+        "quantization": None if candidate.quantization is None else asdict(candidate.quantization),
         "conventions": run.conventions,
         "toolchain": None
         if on_target is None

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from hyperppo.leaderboard import Leaderboard
     from targets.target import Target
 
-PRECISION = "f32"
+CHEAPEST_FIRST = ("i8", "i16", "f32")  # what `auto` tries
+RETURN_LOSS = 0.01  # share of float32's return that `auto` accepts to lose
 TRIES = 10  # candidates compiled before giving up: the model is far better than that
 
 
@@ -36,6 +37,7 @@ class Request:
     at_least: float = 1.0  # share of the best affordable normalised return that is enough
     architecture: tuple[int, ...] | None = None  # instead of a choice by return
     run: Path | None = None  # default: the run that ships with the project
+    precision: str = "f32"  # f32, i16, i8, i8x or auto
     weights_in: str | None = None  # "flash" or "ram"; default: the target's
     out: Path | None = None  # default: build/TARGET
     seed: int = 0  # of the rollouts that the observations come from
@@ -59,6 +61,7 @@ class Survey:
     cycles: NDArray[np.float64]  # cold caches, P = 2
     us: NDArray[np.float64]
     affordable: Affordable
+    precision: str
     weights_in: str
 
 
@@ -70,11 +73,7 @@ def compile_policy(request: Request, progress: Progress | None = None) -> Packag
     progress = progress or Progress()
     target, run = load(request, progress)
     with staging(request.out_path) as folder:
-        survey = enumerate_costs(request, run, target, progress)
-        order = choose(request, run, survey, progress)
-        index, candidate, rejected = first_that_holds(
-            request, run, target, survey, order, folder, progress
-        )
+        survey, index, candidate, rejected = settle(request, run, target, folder, progress)
         with progress.stage("package") as found:
             facts = manifest(request, run, target, survey, rejected, index, candidate)
             write_reports(folder, facts, survey, index, candidate)
@@ -103,7 +102,38 @@ def shipped_run(target: str) -> Path:
     return path(target)
 
 
-def enumerate_costs(request: Request, run: Run, target: Target, progress: Progress) -> Survey:
+def settle(
+    request: Request, run: Run, target: Target, folder: Path, progress: Progress
+) -> tuple[Survey, int, Candidate, list[dict[str, str]]]:
+    """The survey, the index and the candidate of the precision asked for.
+
+    `auto`: the cheapest precision whose policy loses at most RETURN_LOSS of float32's return in
+    the simulator. Those that lose more are listed with what was dropped.
+    """
+    precisions = CHEAPEST_FIRST if request.precision == "auto" else (request.precision,)
+    rejected: list[dict[str, str]] = []
+    for precision in precisions:
+        survey = enumerate_costs(request, run, target, precision, progress)
+        order = choose(request, run, survey, progress)
+        index, candidate, dropped = first_that_holds(
+            request, run, target, survey, order, folder, progress
+        )
+        rejected += dropped
+        lost = 0.0 if candidate.quantization is None else candidate.quantization.return_lost
+        if precision == precisions[-1] or lost <= RETURN_LOSS:
+            break
+        why = f"in {precision} loses {lost:.1%} of float32's return"
+        rejected.append({"architecture": survey.names[index], "why": why})
+        with progress.stage("dropped") as found:
+            found.append(f"{survey.names[index]} {why}")
+        shutil.rmtree(folder)
+        folder.mkdir()
+    return survey, index, candidate, rejected
+
+
+def enumerate_costs(
+    request: Request, run: Run, target: Target, precision: str, progress: Progress
+) -> Survey:
     """Predict every architecture's memory and time, and compare with the budget."""
     from hyperppo.space import format_architecture
     from targets.cycles import predict_cycles
@@ -113,15 +143,17 @@ def enumerate_costs(request: Request, run: Run, target: Target, progress: Progre
         space = run.space
         weights_in = request.weights_in or target.weights_in
         table = (space.table, space.obs_dim, space.act_dim, weights_in)
-        memory = predict_memory(target, PRECISION, *table)
-        cycles = predict_cycles(target, PRECISION, *table)
+        memory = predict_memory(target, precision, *table)
+        cycles = predict_cycles(target, precision, *table)
         us = cycles / target.clock_hz * 1e6
         costs = Costs(memory["total_bytes"], memory["flash_bytes"], memory["ram_bytes"], us)
         affordable = within(costs, request.budget, target)
         over = ", ".join(f"{count} over on {name}" for name, count in affordable.over.items())
-        found.append(f"{affordable.mask.sum()} of {len(space)} fit; {over}")
+        found.append(f"{affordable.mask.sum()} of {len(space)} fit in {precision}; {over}")
         names = tuple(format_architecture(a) for a in space.architectures)
-        return Survey(names, run.leaderboard(), memory, cycles, us, affordable, weights_in)
+        return Survey(
+            names, run.leaderboard(), memory, cycles, us, affordable, precision, weights_in
+        )
 
 
 def choose(request: Request, run: Run, survey: Survey, progress: Progress) -> NDArray[np.int64]:
@@ -167,7 +199,14 @@ def first_that_holds(
     for index in map(int, order[:TRIES]):
         architecture = run.space.architectures[index]
         candidate = build_candidate(
-            run, architecture, target, survey.weights_in, request.seed, folder, progress
+            run,
+            architecture,
+            target,
+            survey.precision,
+            survey.weights_in,
+            request.seed,
+            folder,
+            progress,
         )
         why = over_in_truth(candidate.on_target, request, target)
         if not why:

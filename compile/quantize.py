@@ -36,6 +36,7 @@ MARGIN = 1.25  # on the largest value seen of an observation or an activation
 CALIBRATION = 512  # observations that the choice of bits looks at
 LARGEST_WEIGHT = {"i16": 32767, "i8": 127 * 256, "i8x": 127}
 BITS = range(9, 17)
+FULL_INPUT = ("i16", "i8x")  # observations of 16 bits: their weights leave room in the sums
 TABLE_ACTIVATIONS = ("tanh",)
 
 
@@ -65,15 +66,16 @@ def quantize(network: Network, observations: NDArray[np.float32], precision: str
             return math.inf
         return float(np.sqrt(((fixed.forward(chosen) - expected) ** 2).mean()))
 
-    return _build(network, largest, precision, _search(len(network.layers), error))
+    depth, full = len(network.layers), precision in FULL_INPUT
+    return _build(network, largest, precision, _search(depth, full, error))
 
 
-def _search(depth: int, error: Callable[[Plan], float]) -> Plan:
+def _search(depth: int, full_input: bool, error: Callable[[Plan], float]) -> Plan:
     """One number of bits for all, then each by itself, while the error falls by a percent."""
     hidden = (0,) * (depth - 1)
-    plans = [Plan((bits,) * depth, hidden) for bits in BITS]
+    plans = [Plan((16 if full_input else bits, *(bits,) * (depth - 1)), hidden) for bits in BITS]
     best, least = min(((plan, error(plan)) for plan in plans), key=lambda pair: pair[1])
-    for place, step in itertools.product(range(depth), (1, -1)):
+    for place, step in itertools.product(range(int(full_input), depth), (1, -1)):
         while best.bits[place] + step in BITS:
             bits = (*best.bits[:place], best.bits[place] + step, *best.bits[place + 1 :])
             trial = replace(best, bits=bits)

@@ -20,7 +20,7 @@ def predict_cycles(
     target: Target,
     precision: str,
     table: Integers,
-    obs_dim: int,
+    obs_dim: int | Integers,
     act_dim: int,
     weights_in: str,
 ) -> Floats:
@@ -36,7 +36,7 @@ def predict_cycles(
 
 
 def fit_cycles(
-    table: Integers, obs_dim: int, act_dim: int, measured: Floats, precision: str = "f32"
+    table: Integers, obs_dim: int | Integers, act_dim: int, measured: Floats, precision: str = "f32"
 ) -> dict[str, float]:
     """The model's constants for (n,) measured cycles: least squares on the relative error."""
     terms = terms_of(precision)

@@ -20,6 +20,8 @@ from targets.shapes import Integers
 from targets.target import Target
 from targets.terms import terms_of
 
+SPARE = 4  # bytes of code beyond the worst sample: the compiler pads and aligns
+
 
 class Sizes(Protocol):
     """Compiled bytes of one policy, as `targets.toolchain.PolicySizes` has them."""
@@ -40,7 +42,7 @@ def predict_memory(
     target: Target,
     precision: str,
     table: Integers,
-    obs_dim: int,
+    obs_dim: int | Integers,
     act_dim: int,
     weights_in: str,
 ) -> dict[str, Integers]:
@@ -68,7 +70,11 @@ def predict_memory(
 
 
 def fit_memory(
-    table: Integers, obs_dim: int, act_dim: int, measured: Sequence[Sizes], precision: str = "f32"
+    table: Integers,
+    obs_dim: int | Integers,
+    act_dim: int,
+    measured: Sequence[Sizes],
+    precision: str = "f32",
 ) -> dict[str, float]:
     """The constants of `predict_memory` from the compiled sizes of each architecture in `table`."""
     layers = shapes.layers(precision, table, obs_dim, act_dim)
@@ -78,7 +84,7 @@ def fit_memory(
     text = np.array([sizes.text for sizes in measured], dtype=np.float64)
     features = terms.code_features(layers)
     code, *_ = np.linalg.lstsq(features, text, rcond=None)
-    code[0] += max(0.0, float((text - features @ code).max()))
+    code[0] += max(0.0, float((text - features @ code).max())) + SPARE
     constants = np.array([sizes.rodata + sizes.data for sizes in measured])
     buffers = np.array([sizes.bss for sizes in measured])
     fit = {f"code_{term}": float(value) for term, value in zip(terms.code, code, strict=True)}

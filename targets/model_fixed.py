@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from targets.shapes import Floats, Integers, Layers
 
 CYCLE_TERMS = (
-    "fixed", "layer", "loop", "panel", "step", "pair", "turn", "unrolled",
+    "fixed", "observed", "layer", "loop", "panel", "step", "pair", "turn", "unrolled",
 )  # fmt: skip
-CODE_TERMS = ("fixed", "layer", "loop", "turns", "unrolled", "pair")
+CODE_TERMS = ("fixed", "observed", "layer", "loop", "turns", "unrolled", "pair")
 STEPS_A_TURN = 8
 INPUTS_A_WORD = {"i16": 2, "i8": 4, "i8x": 4}
 
@@ -30,6 +30,7 @@ def cycle_features(precision: str, layers: Layers) -> Floats:
     return _stack(
         layers,
         [
+            _observed(layers),
             layers.present,
             panels > 1,
             panels,
@@ -44,7 +45,9 @@ def cycle_features(precision: str, layers: Layers) -> Floats:
 def code_features(precision: str, layers: Layers) -> Floats:
     """(n, len(CODE_TERMS)): what each constant is multiplied by."""
     _, pair, turns, unrolled = _steps(precision, layers)
-    return _stack(layers, [layers.present, layers.rows > 4, turns > 0, unrolled, pair])
+    return _stack(
+        layers, [_observed(layers), layers.present, layers.rows > 4, turns > 0, unrolled, pair]
+    )
 
 
 def constants(precision: str, layers: Layers) -> Integers:
@@ -61,6 +64,11 @@ def buffers(precision: str, layers: Layers) -> Integers:
     even, odd = hidden[:, 0::2].max(axis=1), hidden[:, 1::2].max(axis=1, initial=0)
     last = np.where(layers.hidden, 0, layers.rows).max(axis=1)
     return np.asarray(observation + 2 * (even + odd) + 4 * last, dtype=np.int64)
+
+
+def _observed(layers: Layers) -> Integers:
+    """Pairs of observations that are converted, in a column."""
+    return np.asarray(-(-layers.inputs[:, :1] // 2))
 
 
 def _steps(precision: str, layers: Layers) -> tuple[Integers, Integers, Integers, Integers]:

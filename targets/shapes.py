@@ -37,8 +37,11 @@ class Layers:
         return 8 * self.panels8 + 4 * self.panels4
 
 
-def layers(precision: str, table: Integers, obs_dim: int, act_dim: int) -> Layers:
-    """Shapes of every layer. TargetError for a precision without kernels or a malformed table."""
+def layers(precision: str, table: Integers, obs_dim: int | Integers, act_dim: int) -> Layers:
+    """Shapes of every layer; `obs_dim` may be one for each of the n architectures.
+
+    TargetError for a precision without kernels or a malformed table.
+    """
     if precision not in PRECISIONS:
         raise TargetError(f"no kernels for precision {precision!r}: {', '.join(PRECISIONS)}")
     widths = np.atleast_2d(np.asarray(table, dtype=np.int64))
@@ -51,7 +54,7 @@ def layers(precision: str, table: Integers, obs_dim: int, act_dim: int) -> Layer
     present = position <= depth[:, None]
     hidden = position < depth[:, None]
     column = np.zeros((n, 1), np.int64)
-    inputs = np.where(present, np.hstack([column + obs_dim, widths]), 0)
+    inputs = np.where(present, np.hstack([column + np.reshape(obs_dim, (-1, 1)), widths]), 0)
     outputs = np.where(hidden, np.hstack([widths, column]), np.where(present, act_dim, 0))
     rest = outputs % 8
     panels4 = ((rest > 0) & (rest <= 4)).astype(np.int64)

@@ -120,6 +120,7 @@ def fake_run(monkeypatch: pytest.MonkeyPatch) -> FakeRun:
     run = FakeRun()
     monkeypatch.setattr("compile.pipeline.load", lambda r, p: (load_target(r.target), run))
     monkeypatch.setattr("compile.candidate.record", fake_record)
+    monkeypatch.setattr("compile.candidate.fly_both", lambda *_: (100.0, 99.5))
     return run
 
 

@@ -51,6 +51,7 @@ def test_bad_budget(option: str, text: str) -> None:
         (["--at-least", "most"], "--at-least takes a share"),
         (["--at-least", "nan"], "--at-least takes a share"),
         (["--weights-in", "rom"], "--weights-in takes flash or ram"),
+        (["--precision", "f16"], "--precision takes f32, i16"),
         (["--arch", "64,x"], "not an architecture"),
         (["--target", "toaster"], "crazyflie21"),
     ],

@@ -16,16 +16,20 @@ HIDDEN = [(4,), (16,), (4, 4, 8), (32, 4, 16), (64, 8), (8, 32, 4, 64)]
 
 
 @pytest.mark.parametrize("weights_in", ["flash", "ram"])
+@pytest.mark.parametrize("precision", ["f32", "i16", "i8", "i8x"])
 @pytest.mark.usefixtures("cross")
-def test_the_shipped_constants_predict_the_compiled_code(target: Target, weights_in: str) -> None:
+def test_the_shipped_constants_predict_the_compiled_code(
+    target: Target, precision: str, weights_in: str
+) -> None:
     """Fails when kernels changed and nobody ran `python -m compile.fit` again."""
     rng = np.random.default_rng(7)
-    samples = [measure(hidden, target, weights_in, rng) for hidden in HIDDEN]
-    errors = evaluate(target.fit[f"f32.{weights_in}"], samples, target, weights_in)
-    assert errors.total_under <= 64
-    assert errors.total_over <= 256
-    assert errors.cycles_mean < 0.03
-    assert errors.cycles_max < 0.12
+    samples = [measure(hidden, target, weights_in, rng, precision) for hidden in HIDDEN]
+    constants = target.fit[f"{precision}.{weights_in}"]
+    errors = evaluate(constants, samples, target, weights_in, precision)
+    assert errors.total_under == 0
+    assert errors.total_over <= 120  # of 18 KiB; the small ones are closer
+    assert errors.cycles_mean < 0.02
+    assert errors.cycles_max < 0.06
 
 
 def test_errors_are_seen(target: Target) -> None:
@@ -52,7 +56,7 @@ def test_draw_is_different_small_and_repeatable(target: Target) -> None:
         weights = sum(a * b for a, b in itertools.pairwise(sizes))
         assert 4 * weights < target.memories["ram"].size_bytes
     roomy = dataclasses.replace(target.memories["ram"], size_bytes=1 << 30)
-    assert largest(dataclasses.replace(target, memories={"ram": roomy}), "ram") == 60_000
+    assert largest(dataclasses.replace(target, memories={"ram": roomy}), "ram") == 20_000
 
 
 def test_write_fit_replaces_only_the_fit(tmp_path: Path) -> None:

@@ -188,3 +188,42 @@ def test_the_report_needs_no_network(tmp_path: Path) -> None:
     json.dumps(dict(package.manifest), allow_nan=False)
     picture = (package.path / "pareto.png").read_bytes()
     assert picture.startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("precision", ["i16", "i8", "i8x"])
+@pytest.mark.usefixtures("cross", "fake_run")
+def test_fixed_point_all_the_way(precision: str, tmp_path: Path) -> None:
+    package = compile_policy(request(tmp_path / "p", precision=precision, architecture=(16, 8)))
+    facts = package.manifest
+    assert facts["precision"] == precision
+    assert facts["numerics"]["host_c_vs_target"] == 0
+    assert facts["numerics"]["tolerance"] == 0
+    found = facts["quantization"]
+    assert 0 < found["error_rms"] <= found["error_max"] < 0.1
+    assert found["error_max"] == pytest.approx(facts["numerics"]["onnxruntime_vs_host_c"])
+    assert len(found["input_range"]) == 18
+    assert found["largest_sum"] < 1
+    compiled, predicted = facts["size"]["compiled"], facts["size"]["predicted"]
+    assert 0 <= predicted["total_bytes"] - compiled["total_bytes"] < 160
+    assert "POLICY_GOLDEN_TOLERANCE 0.0f" in (package.path / "policy_golden.h").read_text()
+
+
+@pytest.mark.parametrize(
+    ("returns", "chosen"),
+    [
+        ({"i8": 99.5, "i16": 100.0}, "i8"),
+        ({"i8": 98.0, "i16": 99.9}, "i16"),
+        ({"i8": 98.0, "i16": 50.0}, "f32"),
+    ],
+)
+@pytest.mark.usefixtures("cross", "fake_run")
+def test_auto_takes_the_cheapest_that_flies_as_well(
+    returns: dict[str, float], chosen: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flown = lambda run, policy, fixed, seed: (100.0, returns[fixed.precision])  # noqa: E731
+    monkeypatch.setattr("compile.candidate.fly_both", flown)
+    package = compile_policy(request(tmp_path / "p", precision="auto", architecture=(8,)))
+    assert package.manifest["precision"] == chosen
+    dropped = [entry["why"] for entry in package.manifest["choice"]["rejected"]]
+    assert len(dropped) == ["i8", "i16", "f32"].index(chosen)
+    assert all("of float32's return" in why for why in dropped)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from targets.cycles import fit_cycles, predict_cycles
 from targets.errors import TargetError
-from targets.memory import fit_memory, predict_memory
+from targets.memory import SPARE, fit_memory, predict_memory
 from targets.model_float import CODE_TERMS, CYCLE_TERMS
 from targets.shapes import layers
 from targets.target import Target
@@ -85,10 +85,20 @@ def test_memory_of_the_whole_space(target: Target, weights_in: str) -> None:
 def test_the_filter_takes_milliseconds(target: Target) -> None:
     constants = {f"cycles_{n}": v for n, v in zip(CYCLE_TERMS, CYCLES, strict=True)} | MEMORY_FIT
     fitted = with_fit(target, constants)
-    start = time.perf_counter()
+    start = time.process_time()
     predict_memory(fitted, "f32", TABLE, 18, 4, "flash")
     predict_cycles(fitted, "f32", TABLE, 18, 4, "flash")
-    assert time.perf_counter() - start < 0.05
+    assert time.process_time() - start < 0.05
+
+
+def test_three_precisions_in_two_placements_take_milliseconds(target: Target) -> None:
+    start = time.process_time()
+    for precision, weights_in in itertools.product(("f32", "i16", "i8"), ("flash", "ram")):
+        memory = predict_memory(target, precision, TABLE, 22, 4, weights_in)
+        cycles = predict_cycles(target, precision, TABLE, 22, 4, weights_in)
+        assert (memory["total_bytes"] > 0).all()
+        assert (cycles > 0).all()
+    assert time.process_time() - start < 0.1  # 0.02 s alone on one core
 
 
 @settings(max_examples=25, deadline=None)
@@ -120,7 +130,8 @@ def test_a_fit_recovers_memory(target: Target, constants: list[int]) -> None:
     fit = fit_memory(TABLE[seen], 18, 4, measured)
     predicted = predict_memory(with_fit(target, fit), "f32", TABLE, 18, 4, "flash")
     for name, values in truth.items():
-        assert np.abs(predicted[name] - values).max() <= 1
+        spare = 0 if name in ("ram_bytes", "stack_bytes") else SPARE
+        assert np.abs(predicted[name] - values - spare).max() <= 1
 
 
 def test_a_fit_never_under_estimates_its_samples(target: Target) -> None:
