@@ -1,4 +1,4 @@
-"""The paper's own graph hypernetwork (HyperPPO, section IV-B; GHN-2, Knyazev et al. 2021).
+"""The paper's own graph hypernetwork (HyperPPO; after GHN-2, Knyazev et al. 2021).
 
 The graph of an MLP is the chain input, W1, b1, W2, b2, ... A node's feature is its width. A gated
 graph network passes messages once forward and once backward along the chain; a weight decoder

@@ -31,7 +31,7 @@ class SpaceConfig:
 class GHNConfig:
     """The graph hypernetwork.
 
-    `original` is the paper's: the sizes below do not apply, they are those of its section V-A.
+    `original` is the paper's: the sizes below do not apply, they are its own (`chain_ghn.py`).
     """
 
     kind: Literal["bases", "original"] = "bases"

@@ -3,7 +3,7 @@
 An MLP is a chain of linear layers; each is a node whose features are its fan-in, fan-out, kind and
 place. One forward and one backward pass of gated recurrent message passing along the chain (a GRU
 cell in each direction, all architectures of a batch at once) give every node a state; a decoder
-turns it into coefficients over shared bases, cut to the layer's size (HyperPPO, section IV-B;
+turns it into coefficients over shared bases, cut to the layer's size (after HyperPPO;
 GHN-2, Knyazev et al. 2021, for the passes and the cutting of one largest weight).
 """
 

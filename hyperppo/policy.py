@@ -85,7 +85,7 @@ class HyperPolicy(nn.Module):
     """Policies for any architecture of the space: estimated weights and standard deviations.
 
     The standard deviation is one vector (CSD), one vector per architecture (VSD), or one vector
-    plus what the GHN predicts for the architecture (HyperPPO, section IV-C).
+    plus what the GHN predicts for the architecture (HyperPPO: VSD and CSD).
     """
 
     def __init__(self, space: SearchSpace, config: RunConfig) -> None:

@@ -16,8 +16,8 @@ _SHARPNESS = 1.0  # how much more often a group one standard deviation below the
 class ArchitectureSampler:
     """Draws meta-batches.
 
-    `uniform` over the space; `biased` uniform over depth, then within a depth (HyperPPO, section
-    IV-D: most architectures are deep, and would drown the shallow ones); `adaptive` as biased, with
+    `uniform` over the space; `biased` uniform over depth, then within a depth (HyperPPO:
+    most architectures are deep, and would drown the shallow ones); `adaptive` as biased, with
     each group of equal depth and narrowest layer weighted by how far its reward falls short.
     """
 

@@ -35,7 +35,7 @@ def format_architecture(architecture: Architecture) -> str:
 
 @dataclass(frozen=True)
 class SearchSpace:
-    """All MLPs of 1..max_depth hidden layers over a set of widths (HyperPPO, section IV-A).
+    """All MLPs of 1..max_depth hidden layers over a set of widths (HyperPPO).
 
     Architectures have a stable index 0..len-1: sorted by parameter count, then depth, then widths.
     """

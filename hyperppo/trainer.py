@@ -51,12 +51,10 @@ class Trainer:
 
     def step(self) -> dict[str, float]:
         """One iteration of Algorithm 1; returns what there is to log."""
-        architectures = self.sampler.draw(
-            self.config.meta_batch
-        )  # line 3: theta ~ the space, M of them
-        rollout = self.collect(architectures)  # lines 4-8: estimate weights, act on-policy
-        batch, log = self.advantages(rollout, architectures)  # line 9
-        log |= self.update(batch, rollout, architectures)  # lines 10-14: epochs of minibatches
+        architectures = self.sampler.draw(self.config.meta_batch)  # a meta-batch of the space
+        rollout = self.collect(architectures)  # estimate their weights, act on-policy
+        batch, log = self.advantages(rollout, architectures)  # critic of state and architecture
+        log |= self.update(batch, rollout, architectures)  # epochs: estimate again, clipped loss
         self._average()
         self.iteration += 1
         if not np.isfinite([log["reward"], log["policy_loss"], log["value_loss"], log["kl"]]).all():
