@@ -211,6 +211,7 @@ def test_forms_that_c_does_not_have(
         ((5, 6, 7, 8), "leaky_relu"),
         ((9, 10, 11), "relu"),
         ((12, 13, 14, 15), "tanh"),
+        ((4, 2), "tanh"),
         ((16, 17, 23, 25), "leaky_relu"),
         ((64, 31), "leaky_relu"),
     ],

@@ -3,7 +3,8 @@
  *
  * Cortex-M4F: a division takes 14 cycles, so four values share one, by Q Q Q Q. VCVT to fixed point
  * with 28 fraction bits keeps x within [-8, 8] without a branch. x in s0-s3, x^2 in s4-s7, P in
- * s8-s11, Q in s12-s15, coefficients in s16-s23: no result is used by the next instruction. */
+ * s8-s11, Q in s12-s15, coefficients in s16-s23: no result is used by the next instruction. Four
+ * values alone take coefficients as they go, in registers that need no saving. */
 #define ALL(op, d0, a0, b0, d1, a1, b1, d2, a2, b2, d3, a3, b3)                                    \
     op ".f32 " #d0 ", " #a0 ", " #b0 "\n\t" op ".f32 " #d1 ", " #a1 ", " #b1 "\n\t"                \
     op ".f32 " #d2 ", " #a2 ", " #b2 "\n\t" op ".f32 " #d3 ", " #a3 ", " #b3 "\n\t"
@@ -19,7 +20,7 @@ static const float tanh_coefficients[8] = {
     259.83893f, 11417.721f, 88415.945f, 977.90784f, 98042.58f, 1.9080064e+06f, 4.1257105e+06f, 46.662487f,
 };
 
-__attribute__((noinline)) static void tanh_f32(float *x, size_t n)
+__attribute__((noinline)) static void tanh_many_f32(float *x, size_t n)
 {
     __asm__ volatile(
         "vldmia %[c], {s16-s23}\n"
@@ -50,6 +51,43 @@ __attribute__((noinline)) static void tanh_f32(float *x, size_t n)
         : [c] "r"(tanh_coefficients)
         : "cc", "memory", "s0", "s1", "s2", "s3", "s4", "s5", "s6", "s7", "s8", "s9", "s10", "s11",
           "s12", "s13", "s14", "s15", "s16", "s17", "s18", "s19", "s20", "s21", "s22", "s23");
+}
+
+__attribute__((always_inline)) static inline void tanh_f32(float *x, const size_t n)
+{
+    const float *c = tanh_coefficients;
+    if (n != 4) {
+        tanh_many_f32(x, n);
+        return;
+    }
+    __asm__ volatile(
+        "vldmia %[x], {s0-s3}\n\t"
+        CONVERT("s32.f32") CONVERT("f32.s32")
+        "vldmia %[c]!, {s12-s14}\n\t"
+        ALL("vmul", s4, s0, s0, s5, s1, s1, s6, s2, s2, s7, s3, s3)
+        ALL("vadd", s8, s4, s12, s9, s5, s12, s10, s6, s12, s11, s7, s12)
+        P_TIMES_U ADD_P(s13) P_TIMES_U ADD_P(s14)
+        ALL("vmul", s8, s0, s8, s9, s1, s9, s10, s2, s10, s11, s3, s11)
+        "vldmia %[c]!, {s0-s3}\n\t"
+        ALL("vadd", s12, s4, s0, s13, s5, s0, s14, s6, s0, s15, s7, s0)
+        Q_TIMES_U ADD_Q(s1) Q_TIMES_U ADD_Q(s2) Q_TIMES_U ADD_Q(s3)
+        "vmul.f32 s4, s12, s13\n\t" /* q01 */
+        "vmul.f32 s5, s14, s15\n\t" /* q23 */
+        "vmul.f32 s6, s4, s5\n\t"
+        "vldmia %[c], {s7}\n\t"
+        "vdiv.f32 s6, s7, s6\n\t"
+        "vmul.f32 s5, s6, s5\n\t" /* r01 */
+        "vmul.f32 s4, s6, s4\n\t" /* r23 */
+        "vmul.f32 s0, s5, s13\n\t"
+        "vmul.f32 s1, s5, s12\n\t"
+        "vmul.f32 s2, s4, s15\n\t"
+        "vmul.f32 s3, s4, s14\n\t"
+        ALL("vmul", s0, s8, s0, s1, s9, s1, s2, s10, s2, s3, s11, s3)
+        "vstmia %[x], {s0-s3}\n\t"
+        : [c] "+&r"(c)
+        : [x] "r"(x)
+        : "memory", "s0", "s1", "s2", "s3", "s4", "s5", "s6", "s7", "s8", "s9", "s10", "s11", "s12",
+          "s13", "s14", "s15");
 }
 #undef ALL
 #undef ADD_P
