@@ -119,12 +119,12 @@ def serve(
     opened = open_package(package)
     faults = Faults(drop, delay_ms / 1000, reboot_after)
     device = VirtualCrazyflie(
-        opened.elf if firmware_elf is None else firmware_elf,
+        opened.elf,
         opened.target_name,
         host=host,
         port=port,
         faults=faults,
-        firmware=firmware_elf is not None,
+        firmware=firmware_elf,
     )
     if as_json:
         print(json.dumps({"uri": device.uri, "host": host, "port": device.address[1]}), flush=True)

@@ -114,7 +114,7 @@ def draw(report: Report, flown: Flight, by_torch: Flight, path: Path) -> None:
     from hyperppo.files import replacing
 
     figure = plt.figure(figsize=(11, 5.6), layout="constrained")
-    grid = figure.add_gridspec(3, 2, width_ratios=(1.15, 1))
+    grid = figure.add_gridspec(3, 2, width_ratios=(1.15, 1), wspace=0.12)
     space = figure.add_subplot(grid[:, 0], projection="3d")
     space.plot(*flown.goal.T, color="tab:orange", lw=2, label="goal")
     space.plot(*flown.position.T, color="tab:blue", lw=1.4, label="on the device's answers")

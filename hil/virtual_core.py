@@ -41,10 +41,10 @@ STOP_S = 5.0
 class VirtualCore:
     """The emulated core behind a virtual Crazyflie. Raises HilError on an image of another kind.
 
-    `elf`: the package's bare image; with `firmware` a whole firmware that the package's app is
-    linked into: of that only the app's functions run, not the firmware's tasks. `on_failure` is
-    told, from the core's thread, when the image faults; the core then stops. `constants` replace
-    those of the target's cycle model.
+    `elf`: the package's bare image. `firmware`: a whole firmware that the package's app is linked
+    into, to be run instead: of that only the app's functions run, not the firmware's tasks.
+    `on_failure` is told, from the core's thread, when the image faults; the core then stops.
+    `constants` replace those of the target's cycle model.
     """
 
     def __init__(
@@ -53,11 +53,12 @@ class VirtualCore:
         target_name: str,
         on_failure: Callable[[str], None],
         *,
-        firmware: bool = False,
+        firmware: Path | None = None,
         constants: Constants | None = None,
     ) -> None:
         from targets.emulator import Emulator
         from targets.errors import TargetError
+        from targets.image import read_image
         from targets.target import load_target
 
         self._error = TargetError
@@ -69,13 +70,14 @@ class VirtualCore:
             if constants is not None:
                 target, refill = calibration.apply(target, constants)
                 self._time_source = TIME_CALIBRATED
+            functions = None if firmware is None else read_image(elf).functions
             self._emulator: Any = Emulator(
-                elf,
+                elf if firmware is None else firmware,
                 target,
                 timed=True,
                 taken_branch=refill,
-                aliases=FIRMWARE_START if firmware else None,
-                timed_prefixes=("hppo_", "policy_") if firmware else (),
+                aliases=None if firmware is None else FIRMWARE_START,
+                timed_functions=functions,
             )
             self._period_s = 1.0 / target.control_hz
             self._symbols = self._emulator.symbols
@@ -83,7 +85,9 @@ class VirtualCore:
             needed += ["hppo_time_source", "hppo_start", "hppo_device_handle", "hppo_device_tick"]
             missing = [name for name in needed if name not in self._symbols]
             if missing:
-                raise HilError(f"{elf}: no symbol {missing[0]}: not an image of this contract")
+                raise HilError(
+                    f"{firmware or elf}: no symbol {missing[0]}: not an image of this contract"
+                )
             self._mailbox = self._symbols.get(
                 "hppo_mailbox", self._symbols["_stack_top"] // 16 * 16 - FIRMWARE_ROOM
             )

@@ -37,7 +37,7 @@ LONGEST_WAIT_S = 0.2
 class VirtualCrazyflie:
     """One device on one UDP socket. Raises HilError when the port is taken or the image unfit.
 
-    `firmware`: `elf` is a whole firmware with the package's app, not the package's bare image.
+    `elf`: the package's bare image; `firmware`: a whole firmware with its app, to run instead.
     `constants`: of the cycle model, as a device was measured to have them.
     """
 
@@ -49,7 +49,7 @@ class VirtualCrazyflie:
         host: str = LOOPBACK,
         port: int = DEFAULT_PORT,
         faults: Faults | None = None,
-        firmware: bool = False,
+        firmware: Path | None = None,
         constants: Constants | None = None,
     ) -> None:
         self._socket = _bind(host, port)

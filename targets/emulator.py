@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import bisect
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -47,9 +47,10 @@ class Emulator:
     timed=True: `cycles` and `instructions` count, the image reads them through DWT and TIM7.
     timed=False: outputs only, an order of magnitude faster; both stay 0.
     `taken_branch` is the pipeline refill P. `aliases` gives the start-up symbols' names in an image
-    that was not linked here, e.g. {"_stack_top": "_estack"}. `timed_prefixes`: stalls of reading
-    flash are charged between the first and the last function whose name begins so, all when empty
-    (each place that may stall slows every one down). Use from one thread at a time, any thread.
+    that was not linked here, e.g. {"_stack_top": "_estack"}. `timed_functions`: stalls of reading
+    flash are charged in functions of these names alone, everywhere when None (each place that may
+    stall slows all others down: a large image wants few).
+    Use from one thread at a time, any thread.
     Raises TargetError on an image that is not for this target, on a fault and on a runaway.
     """
 
@@ -62,7 +63,7 @@ class Emulator:
         taken_branch: int | None = None,
         instruction_limit: int = 200_000_000,
         aliases: Mapping[str, str] | None = None,
-        timed_prefixes: tuple[str, ...] = (),
+        timed_functions: Collection[str] | None = None,
     ) -> None:
         self.elf, self.target, self.timed = Path(elf), target, timed
         self._refill = target.timing.taken_branch_max if taken_branch is None else taken_branch
@@ -77,11 +78,7 @@ class Emulator:
             if needed not in self.symbols:
                 raise TargetError(f"{self.elf}: no symbol {needed}; not an image of this project")
         self._functions = sorted((a, n) for n, a in self._image.functions.items())
-        chosen = [a for a, name in self._functions if name.startswith(timed_prefixes)]
-        # Up to the next function behind the last one.
-        behind = [a for a, _ in self._functions if chosen and a > chosen[-1]]
-        everything = not timed_prefixes or not chosen
-        self._stalls = (0, 1 << 32) if everything else (chosen[0], [*behind, 1 << 32][0])
+        self._stalling = timed_functions
         self._blocks: dict[int, Block] = {}
         self._loads: dict[int, Load | None] = {}
         self._skips: dict[int, tuple[tuple[int, int], ...]] = {}
@@ -250,13 +247,8 @@ class Emulator:
         """Addresses of loads that may read flash, and of IT instructions over costly ones."""
         lite = cycle_model.disassembler(detail=False)
         governed: dict[int, Any] = {}  # instructions under an IT, which know their condition
-        low, high = self._stalls
-        for start, code in self._image.code:
-            if start + len(code) <= low or start >= high:
-                continue
+        for start, code in self._code_with_stalls():
             for address, size, mnemonic, operands in lite.disasm_lite(code, start):
-                if not low <= address < high:
-                    continue
                 rest = code[address - start :]
                 if mnemonic.startswith("it"):
                     group = list(self._decoder.disasm(rest[:18], address, len(mnemonic)))[1:]
@@ -270,6 +262,20 @@ class Emulator:
                         decoded = next(self._decoder.disasm(rest[:size], address))
                     self._loads[address] = cycle_model.describe_load(decoded)
                     yield address
+
+    def _code_with_stalls(self) -> Iterator[tuple[int, bytes]]:
+        """Runs of code in which reading flash may stall."""
+        if self._stalling is None:
+            yield from self._image.code
+            return
+        ends = [address for address, _ in self._functions[1:]] + [1 << 32]
+        for (first, name), end in zip(self._functions, ends, strict=True):
+            if name not in self._stalling:
+                continue
+            for start, code in self._image.code:
+                low, high = max(first, start), min(end, start + len(code))
+                if low < high:
+                    yield low, code[low - start : high - start]
 
     # Memory-mapped registers.
 

@@ -355,8 +355,8 @@ def test_it_builds_against_the_real_firmware_and_runs_in_it(package: Path, tmp_p
         done = subprocess.run(["make", base, "-j2", goal], cwd=app, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     assert (app / "build" / "cf2.bin").is_file()
-    image = app / "build" / "cf2.elf"
-    device = VirtualCrazyflie(image, "crazyflie21", port=0, firmware=True)
+    bare, whole = package / "bare_metal" / "policy.elf", app / "build" / "cf2.elf"
+    device = VirtualCrazyflie(bare, "crazyflie21", port=0, firmware=whole)
     thread = threading.Thread(target=device.serve)
     thread.start()
     measured = harness.measure(open_package(package), device.uri, 100, free_run_s=0.3)

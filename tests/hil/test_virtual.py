@@ -159,7 +159,8 @@ def test_it_runs_an_image_that_starts_as_a_firmware_does(package: Path, tmp_path
         *("--redefine-sym", "main=SystemInit", "--redefine-sym", "_stack_top=_estack"),
         *("--strip-symbol", "hppo_mailbox"),
     )
-    device = VirtualCrazyflie(image, "crazyflie21", port=0, firmware=True)
+    bare_image = package / "bare_metal" / "policy.elf"
+    device = VirtualCrazyflie(bare_image, "crazyflie21", port=0, firmware=image)
     thread = threading.Thread(target=device.serve)
     thread.start()
     opened = open_package(package)
@@ -181,4 +182,6 @@ def test_a_firmware_without_the_app_is_refused(package: Path, tmp_path: Path) ->
         *("--strip-symbol", "hppo_log_cycles"),
     )
     with pytest.raises(HilError, match="not an image of this contract"):
-        VirtualCrazyflie(image, "crazyflie21", port=0, firmware=True)
+        VirtualCrazyflie(
+            package / "bare_metal" / "policy.elf", "crazyflie21", port=0, firmware=image
+        )
