@@ -161,7 +161,7 @@ def fly(
     """Fly the simulator on the device's answers, and the same flight on the torch policy's.
 
     Writes flight.json and flight.png, or episodes.json. Exit code 0 when the device flies and
-    answers as the torch policy does, 1 when not, 2 on bad input.
+    answers as the host-compiled C does, 1 when not, 2 on bad input.
     """
     from hil import fly as flying
     from hil.package import open_package

@@ -27,12 +27,19 @@ def flight_report(
     pilot: DevicePilot,
     flown: Flight,
     by_torch: Flight,
-    answers: Floats,
+    host_answers: Floats,
+    torch_answers: Floats,
 ) -> Report:
-    """What was flown, as plain data. `answers`: the torch policy's to the device's observations."""
+    """What was flown, as plain data.
+
+    The answers are those of the host-compiled policy.c and of the torch policy to the observations
+    (T, obs_dim) that the device met: the first must be the device's own, the second differ by the
+    precision's error.
+    """
     both = min(len(flown.position), len(by_torch.position))
     apart = np.linalg.norm(flown.position[:both] - by_torch.position[:both], axis=1)
-    answer_error = float(np.abs(flown.action - answers).max())
+    answer_error = float(np.abs(flown.action - host_answers).max())
+    precision_error = float(np.abs(flown.action - torch_answers).max())
     cycles = np.asarray(pilot.cycles, dtype=np.float64)
     us = cycles / (hello.clock_hz / 1e6)
     misses = int(np.count_nonzero(us > hello.deadline_us))
@@ -57,6 +64,7 @@ def flight_report(
         "torch": _outcome(by_torch),
         "largest_answer_error": answer_error,
         "tolerance": package.tolerance,
+        "largest_precision_error": precision_error,
         "path_difference_m": {"max": float(apart.max()), "mean": float(apart.mean())},
         "timing": timing(package, hello),
         "clock_hz": hello.clock_hz,

@@ -39,9 +39,12 @@ def one_over_link(
         pilot = closed_loop.DevicePilot(link, hello.act_dim)
         flown = closed_loop.fly(run, scenario, seconds, seed, pilot, tell)
     same = closed_loop.fly(run, scenario, seconds, seed, by_torch, lambda *_: None)
+    with host_policy(package.path, hello.act_dim) as by_host:
+        expected = by_host(flown.observation)
     report = flight_report.flight_report(
-        package, uri, scenario, seed, hello, pilot, flown, same, by_torch(flown.observation)
-    )
+        package, uri, scenario, seed, hello, pilot, flown, same, expected,
+        by_torch(flown.observation),
+    )  # fmt: skip
     return report, flight_report.write_flight(report, flown, same, out)
 
 
@@ -89,8 +92,10 @@ def summary_lines(report: Report) -> list[str]:
         f"{report['seconds']:.2f} s of {report['scenario']} flight, seed {report['seed']}:",
         f"  {'on the device':14} {_outcome(report['device'])}",
         f"  {'torch policy':14} {_outcome(report['torch'])}",
-        f"  paths apart by at most {1000 * report['path_difference_m']['max']:.3g} mm, "
-        f"answers by {report['largest_answer_error']:.1e} (allowed {report['tolerance']:.0e})",
+        f"  paths apart by at most {1000 * report['path_difference_m']['max']:.3g} mm, answers by "
+        f"{report['largest_precision_error']:.1e} ({report['precision']})",
+        f"  answers within {report['largest_answer_error']:.1e} of the host-compiled C "
+        f"(allowed {report['tolerance']:.0e})",
         f"  inference median {us['median']:.1f} us, max {us['max']:.1f} us{model}, "
         f"{report['inference']['misses']} deadlines missed; "
         f"step through the link {link['median']:.1f} ms",
