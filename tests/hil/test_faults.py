@@ -47,9 +47,9 @@ def test_loss_and_delay_change_no_result(package: Path) -> None:
 
 def test_a_reboot_in_the_recorded_inferences(package: Path) -> None:
     opened = open_package(package)
-    with serving(package, faults=Faults(reboot_after_s=1.5)) as device:
-        measured = harness.measure(opened, device.uri, 2000, free_run_s=0.3)
-    report = build_report(opened, measured, 2000)
+    with serving(package, faults=Faults(reboot_after_s=1.0)) as device:
+        measured = harness.measure(opened, device.uri, 1000, free_run_s=0.3)
+    report = build_report(opened, measured, 1000)
     assert report["passed"], (report["verdict"], report["stopped"])
     assert report["link"]["device_restarts"] >= 1
     assert "after a restart" in render(report)

@@ -101,13 +101,13 @@ def test_a_flight_on_the_virtual_device_is_the_torch_policys(
 ) -> None:
     seen = []
     report, paths = fly.one_over_link(
-        opened, None, "static", "virtual", 6.0, 1, tmp_path,
+        opened, None, "static", "virtual", 4.0, 1, tmp_path,
         lambda stage, done, of: seen.append((done, of)),
     )  # fmt: skip
     assert report["passed"], report["verdict"]
-    assert report["seconds"] == 6.0
-    assert seen[-1] == (600, 600)
-    assert len(report["samples"]["cycles"]) == 600
+    assert report["seconds"] == 4.0
+    assert seen[-1] == (400, 400)
+    assert len(report["samples"]["cycles"]) == 400
     assert not report["device"]["crashed"]
     assert report["device"]["last_error_m"] < 0.5 < report["device"]["largest_error_m"]
     assert report["largest_answer_error"] <= report["tolerance"]
