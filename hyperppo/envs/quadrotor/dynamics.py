@@ -103,7 +103,7 @@ def step(state: State, plant: Plant, command: Tensor, dt: float) -> State:
     the mean velocity of the step.
     """
     keep = torch.exp(plant.motor_time_constant.reciprocal() * -dt)
-    motor = torch.addcmul(command, state.motor - command, keep)
+    motor = command + (state.motor - command) * keep
     f1, f2, f3, f4 = motor.unbind(0)
     right, left, front, back = f1 + f2, f3 + f4, f1 + f4, f2 + f3
     lever = plant.max_thrust * MOTOR_OFFSET

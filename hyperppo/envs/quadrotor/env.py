@@ -86,8 +86,6 @@ class QuadrotorEnv:
         action = action.clamp(-1.0, 1.0)
         change = action - world.action
         self._move(action)
-        self._advance_goals()
-
         view = look(world, options, self._noise)
         wx, wy, wz = world.state.angular_velocity.unbind(0)
         spin_xy = wx * wx + wy * wy
@@ -103,17 +101,15 @@ class QuadrotorEnv:
             - w.velocity * dynamics.norm(view.velocity_error)
             - w.spin * (spin_xy.sqrt() + wz.abs())
             - w.smoothness * (change * change).sum(0)
-            + w.near * torch.exp((distance * distance) * (-1 / w.near_m**2))
+            # Far away the exponent is cut: numbers below 1e-38 make a processor slow.
+            + w.near * torch.exp(((distance * distance) * (-1 / w.near_m**2)).clamp(min=-80.0))
             + w.upright * view.upright
             - w.crash * crashed
         )
         settled = world.time > round(SETTLED_S * options.control_hz)
         truncated = (world.time >= self.episode_steps) & ~crashed
         observed, privileged = view.observation, critic_input(world, view)
-        final = privileged[:, truncated]
-        ended = torch.nonzero(crashed | truncated).squeeze(1)
-        if len(ended):
-            self._restart(ended, observed, privileged)
+        final = self._turn_over(crashed, truncated, observed, privileged)
         return Step(
             observation=observed,
             critic_input=privileged,
@@ -142,21 +138,34 @@ class QuadrotorEnv:
         world.time = world.time + 1
         world.segment_time = world.segment_time + 1
 
-    def _advance_goals(self) -> None:
-        goal, segment_steps = self.world.goal, goals.SEGMENT_S * self.options.control_hz
-        over = torch.nonzero(self.world.segment_time >= segment_steps).squeeze(1)
-        if len(over):
-            old = Goal(goal.scenario[over], goal.coefficients[:, over])
+    def _turn_over(
+        self, crashed: Tensor, truncated: Tensor, observed: Tensor, privileged: Tensor
+    ) -> Tensor:
+        """Go on to the next goal segment or episode where one is over, in place.
+
+        Returns the critic's input before the reset, (critic_dim, K), of the K truncated episodes.
+        """
+        over = self.world.segment_time >= goals.SEGMENT_S * self.options.control_hz
+        events = torch.nonzero(crashed | truncated | over).squeeze(1)
+        self._next_segment(events[over[events]])
+        final = privileged[:, events[truncated[events]]]
+        self._restart(events[(crashed | truncated)[events]], observed, privileged)
+        return final
+
+    def _next_segment(self, index: Tensor) -> None:
+        if len(index):
+            goal = self.world.goal
+            old = Goal(goal.scenario[index], goal.coefficients[:, index])
             new = goals.next_segment(old, self.generator)
-            goal.coefficients[:, over] = new.coefficients
-            self.world.segment_time[over] = 0
+            goal.coefficients[:, index] = new.coefficients
+            self.world.segment_time[index] = 0
 
     def _refill(self) -> None:
         self._spares, self._used = spawn(self.options, _SPARES, self.generator), 0
 
     def _restart(self, index: Tensor, observed: Tensor, privileged: Tensor) -> None:
         """Start new episodes in the environments `index`, and see them, in place."""
-        for part in torch.split(index, _SPARES):
+        for part in torch.split(index, _SPARES) if len(index) else ():
             if self._used + len(part) > _SPARES:
                 self._refill()
             overwrite(self.world, part, self._spares, self._used)
