@@ -136,16 +136,20 @@ def halve(
 ) -> Leaderboard:
     """Spend episodes where the Pareto front (return against parameters) is decided.
 
-    Every round doubles the episodes of the undecided architectures by `fly(rows, episodes, call)`,
-    `call` counting from 1, until none is left or `most_episodes` each are flown.
+    Successive halving (Jamieson and Talwalkar 2016): every round doubles the episodes of the
+    undecided architectures by `fly(rows, episodes, call)`, `call` counting from 1, but of at most
+    half as many as the round before: those that stand out most above what is no larger. Ends when
+    nothing is left to decide, all that is left has `most_episodes`, or one was left.
     """
-    call = 0
-    while True:
-        open_ = undecided(board) & (board.episodes * 2 <= most_episodes)
-        if not open_.any():
-            return board
-        # A candidate may come back after having been decided: equal counts fly together.
-        for episodes in np.unique(board.episodes[open_]):
-            rows = np.flatnonzero(open_ & (board.episodes == episodes)).tolist()
+    call, limit = 0, len(board.params) // 2
+    while limit:
+        ahead = board.return_mean - _best_of_no_more_params(board.return_mean, board.params)
+        open_ = np.flatnonzero(undecided(board) & (board.episodes * 2 <= most_episodes))
+        chosen = open_[np.argsort(-ahead[open_], kind="stable")][:limit]
+        # A candidate may come back after others went ahead: equal counts fly together.
+        for episodes in np.unique(board.episodes[chosen]):
+            rows = np.sort(chosen[board.episodes[chosen] == episodes]).tolist()
             call += 1
             board = merged(board, rows, fly(rows, int(episodes), call))
+        limit //= 2
+    return board

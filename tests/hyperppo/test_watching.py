@@ -117,19 +117,16 @@ def test_evaluate_ranks_deterministic_and_sampled_actions_apart(
 
 
 def test_successive_halving_flies_more_where_the_front_is_open(
-    small_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    small_run: Path, tmp_path: Path
 ) -> None:
-    from hyperppo import evaluate
     from hyperppo.checkpoint import load_run
-    from hyperppo.ranking import undecided
 
-    monkeypatch.setattr(evaluate, "MOST_EPISODES", 16)
     run = tmp_path / "run"
     shutil.copytree(small_run, run)
     invoke("evaluate", run, "--all", "--episodes", 2, "--successive-halving", "--threads", 1)
     board = load_run(run).leaderboard()
-    assert set(board.episodes) <= {2, 4, 8, 16}
-    assert (board.episodes[undecided(board)] == 16).all()
+    assert set(board.episodes) <= {2, 4, 8}  # six architectures: a round of three, one of one
     assert board.episodes.max() > 2
+    assert (board.episodes > 2).sum() <= 4
     result = CliRunner().invoke(app, ["evaluate", str(run), "--arch", "4", "--successive-halving"])
     assert isinstance(result.exception, HyperPPOError)
