@@ -43,7 +43,7 @@ def test_round_trip(package: Path) -> None:
 
 def test_files_added_later_do_no_harm(package: Path) -> None:
     (package / "latency.json").write_text("{}")
-    load_package(package)
+    assert load_package(package).path == package
 
 
 @pytest.mark.parametrize("name", [*POLICY_FILES, "bare_metal/policy.elf"])
