@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -79,8 +80,7 @@ def print_rows(rows: Sequence[Row], title: str, as_json: bool) -> None:
         table.add_column(name, justify="right", no_wrap=True)
     for row in cells:
         table.add_row(*row.values())
-    console = Console()
-    console.print(table, width=None if console.is_terminal else 120)
+    Console(width=None if sys.stdout.isatty() else 120).print(table)
 
 
 def _cells(row: Row) -> dict[str, str]:

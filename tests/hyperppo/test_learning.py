@@ -164,7 +164,7 @@ def test_pendulum_is_learned_by_small_and_larger_architectures_together() -> Non
     config = make_config(
         {
             "task": "pendulum",
-            "steps": 1_200_000,
+            "steps": 1_600_000,
             "num_envs": 512,
             "space": {"widths": [4, 16, 64], "max_depth": 2},
             "ppo": {
