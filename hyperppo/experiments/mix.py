@@ -2,7 +2,7 @@
 
 Two short trainings with equal settings and seeds, one with every minibatch shuffled over the
 architectures. Mixed, every network learns from what the others did, as if it had done it: the
-policies become one and the same, and do worse.
+policies become one and the same.
 """
 
 from __future__ import annotations
