@@ -167,7 +167,7 @@ def test_against_the_simulators_builder(tmp_path: Path, steps: int) -> None:
     def column(values: np.ndarray) -> Any:
         return torch.from_numpy(np.ascontiguousarray(values.T))
 
-    expected = observation.build(
+    blocks = observation.build(
         column(position - goal),
         column(velocity - goal_velocity),
         dynamics.rotation_matrix(column(np.roll(quaternion, 1, axis=1))),
@@ -175,7 +175,7 @@ def test_against_the_simulators_builder(tmp_path: Path, steps: int) -> None:
         clip,
         column(newest_first),
     )
-    whole = expected.numpy().T
+    whole = torch.cat(blocks).numpy().T
 
     names = [*BLOCKS, "previous_action"]
     starts = np.cumsum([0, *(SIZES.get(name, 4 * steps) for name in names)])

@@ -129,7 +129,7 @@ def test_the_position_error_is_clipped_by_its_norm() -> None:
     built = observation.build(
         far, torch.zeros(3, 1), eye, torch.zeros(3, 1), 1.0, torch.zeros(0, 1)
     )
-    torch.testing.assert_close(built[:3, 0], torch.tensor([0.6, 0.0, 0.8]))
+    torch.testing.assert_close(built[0][:, 0], torch.tensor([0.6, 0.0, 0.8]))
 
 
 @pytest.mark.parametrize(

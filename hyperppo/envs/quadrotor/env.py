@@ -16,9 +16,7 @@ from hyperppo.envs.quadrotor.options import QuadrotorOptions
 from hyperppo.envs.quadrotor.spawn import spawn
 from hyperppo.envs.quadrotor.world import (
     ACT_DIM,
-    columns,
     critic_dim,
-    critic_input,
     goal_now,
     look,
     overwrite,
@@ -62,14 +60,15 @@ class QuadrotorEnv:
         self.episode_steps = round(options.episode_s * options.control_hz)
         self.generator = torch.Generator(self.device).manual_seed(seed)
         self._noise = NoisePool(seed, self.generator)
+        self._nan = torch.tensor(math.nan, device=self.device)
         self.world = spawn(options, num_envs, self.generator)
         self._refill()
 
     def reset(self) -> tuple[Tensor, Tensor]:
         """Start every episode anew."""
         self.world = spawn(self.options, self.num_envs, self.generator)
-        view = look(self.world, self.options, self._noise)
-        return view.observation, critic_input(self.world, view)
+        seen = look(self.world, self.options, self._noise).seen
+        return seen[: self.obs_dim], seen
 
     def desynchronise(self) -> None:
         """Spread the episodes' phases, so that they do not all end in the same rollout."""
@@ -88,36 +87,32 @@ class QuadrotorEnv:
         self._move(action)
         view = look(world, options, self._noise)
         wx, wy, wz = world.state.angular_velocity.unbind(0)
-        spin_xy = wx * wx + wy * wy
+        spin_xy = torch.addcmul(wx * wx, wy, wy)
         distance = view.distance
-        crashed = (
-            (distance > options.max_distance_m)
-            | (view.upright < 0)
-            | (spin_xy + wz * wz > options.max_spin_rad_s**2)
-        )
-        reward = (
-            w.alive
-            - w.distance * distance.clamp(max=4.0)
-            - w.velocity * dynamics.norm(view.velocity_error)
-            - w.spin * (spin_xy.sqrt() + wz.abs())
-            - w.smoothness * (change * change).sum(0)
-            # Far away the exponent is cut: numbers below 1e-38 make a processor slow.
-            + w.near * torch.exp(((distance * distance) * (-1 / w.near_m**2)).clamp(min=-80.0))
-            + w.upright * view.upright
-            - w.crash * crashed
-        )
+        # Differences and maxima of numbers are faster than comparisons and logic.
+        too_fast = torch.addcmul(spin_xy, wz, wz) - options.max_spin_rad_s**2
+        excess = torch.maximum(distance - options.max_distance_m, too_fast)
+        crashed = torch.maximum(excess, -view.upright) > 0
+        # Far away the exponent is cut: numbers below 1e-38 make a processor slow.
+        near = torch.exp(((distance * distance) * (-1 / w.near_m**2)).clamp(min=-80.0))
+        reward = w.alive - distance.clamp(max=4.0) * w.distance
+        reward = torch.add(reward, view.speed, alpha=-w.velocity)
+        reward = torch.add(reward, spin_xy.sqrt() + wz.abs(), alpha=-w.spin)
+        reward = torch.add(reward, (change * change).sum(0), alpha=-w.smoothness)
+        reward = torch.add(reward, near, alpha=w.near)
+        reward = torch.add(reward, view.upright, alpha=w.upright)
+        reward = torch.add(reward, crashed.to(reward.dtype), alpha=-w.crash)
         settled = world.time > round(SETTLED_S * options.control_hz)
         truncated = (world.time >= self.episode_steps) & ~crashed
-        observed, privileged = view.observation, critic_input(world, view)
-        final = self._turn_over(crashed, truncated, observed, privileged)
+        final = self._turn_over(crashed, truncated, view.seen)
         return Step(
-            observation=observed,
-            critic_input=privileged,
+            observation=view.seen[: self.obs_dim],
+            critic_input=view.seen,
             reward=reward,
             terminated=crashed,
             truncated=truncated,
             final_critic_input=final,
-            metrics={"tracking_error_m": torch.where(settled, distance, math.nan)},
+            metrics={"tracking_error_m": torch.where(settled, distance, self._nan)},
         )
 
     def _move(self, action: Tensor) -> None:
@@ -126,11 +121,10 @@ class QuadrotorEnv:
         command = (action + 1) * 0.5
         if options.thrust_noise > 0:
             kick = self._noise.draw(ACT_DIM, self.num_envs) * options.thrust_noise
-            world.disturbance = world.disturbance * 0.85 + kick
+            world.disturbance = torch.add(kick, world.disturbance, alpha=0.85)
             command = (command + world.disturbance).clamp(0.0, 1.0)
-        state = world.state
-        for _ in range(options.physics_hz // options.control_hz):
-            state = dynamics.step(state, world.plant, command, 1 / options.physics_hz)
+        dt, count = 1 / options.physics_hz, options.physics_hz // options.control_hz
+        state = dynamics.step(world.state, world.plant, command, dt, count)
         world.state = dynamics.keep_in_room(state)
         world.action = action
         if options.previous_actions:
@@ -138,18 +132,16 @@ class QuadrotorEnv:
         world.time = world.time + 1
         world.segment_time = world.segment_time + 1
 
-    def _turn_over(
-        self, crashed: Tensor, truncated: Tensor, observed: Tensor, privileged: Tensor
-    ) -> Tensor:
-        """Go on to the next goal segment or episode where one is over, in place.
+    def _turn_over(self, crashed: Tensor, truncated: Tensor, seen: Tensor) -> Tensor:
+        """Go on to the next goal segment or episode where one is over; `seen` shows it, in place.
 
         Returns the critic's input before the reset, (critic_dim, K), of the K truncated episodes.
         """
         over = self.world.segment_time >= goals.SEGMENT_S * self.options.control_hz
         events = torch.nonzero(crashed | truncated | over).squeeze(1)
         self._next_segment(events[over[events]])
-        final = privileged[:, events[truncated[events]]]
-        self._restart(events[(crashed | truncated)[events]], observed, privileged)
+        final = seen[:, events[truncated[events]]]
+        self._restart(events[(crashed | truncated)[events]], seen)
         return final
 
     def _next_segment(self, index: Tensor) -> None:
@@ -162,17 +154,16 @@ class QuadrotorEnv:
 
     def _refill(self) -> None:
         self._spares, self._used = spawn(self.options, _SPARES, self.generator), 0
+        self._seen_of_spares = look(self._spares, self.options, self._noise).seen
 
-    def _restart(self, index: Tensor, observed: Tensor, privileged: Tensor) -> None:
-        """Start new episodes in the environments `index`, and see them, in place."""
+    def _restart(self, index: Tensor, seen: Tensor) -> None:
+        """Start new episodes in the environments `index`; `seen` shows them, in place."""
         for part in torch.split(index, _SPARES) if len(index) else ():
             if self._used + len(part) > _SPARES:
                 self._refill()
             overwrite(self.world, part, self._spares, self._used)
-            fresh = columns(self._spares, self._used, len(part))
-            view = look(fresh, self.options, self._noise)
-            observed[:, part] = view.observation
-            privileged[:, part] = critic_input(fresh, view)
+            taken = slice(self._used, self._used + len(part))
+            seen.index_copy_(1, part, self._seen_of_spares[:, taken])
             self._used += len(part)
 
     def conventions(self) -> dict[str, Any]:
@@ -193,6 +184,7 @@ class QuadrotorEnv:
         return {
             "generator": self.generator.get_state(),
             "spares_used": torch.tensor(self._used),
+            "spares_seen": self._seen_of_spares,
             **{f"world.{name}": tensor for name, tensor in tensors(self.world)},
             **{f"spares.{name}": tensor for name, tensor in tensors(self._spares)},
         }
@@ -201,6 +193,7 @@ class QuadrotorEnv:
         """Go on from `state_dict()`."""
         self.generator.set_state(state["generator"].cpu())
         self._used = int(state["spares_used"])
+        self._seen_of_spares.copy_(state["spares_seen"])
         for name, world in (("world", self.world), ("spares", self._spares)):
             for key, tensor in tensors(world):
                 tensor.copy_(state[f"{name}.{key}"])

@@ -63,4 +63,5 @@ def evaluate(goal: Goal, segment_time: Tensor) -> tuple[Tensor, Tensor]:
     """Goal position (3, N) m and velocity (3, N) m/s at `segment_time` (N,) s into the segment."""
     c0, c1, c2 = goal.coefficients.view(3, 3, -1)
     s = segment_time * (1 / SEGMENT_S)
-    return c0 + (c1 + c2 * s) * s, (c1 + c2 * (2 * s)) * (1 / SEGMENT_S)
+    position = torch.addcmul(c0, torch.addcmul(c1, c2, s), s)
+    return position, torch.addcmul(c1, c2, s, value=2) * (1 / SEGMENT_S)

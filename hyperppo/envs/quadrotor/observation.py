@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from hyperppo.envs.quadrotor.dynamics import norm, to_body
@@ -26,14 +25,18 @@ def build(
     angular_velocity: Tensor,
     position_clip_m: float,
     history: Tensor,
-) -> Tensor:
-    """Observation (18 + 4 k, N).
+) -> list[Tensor]:
+    """Observation (18 + 4 k, N), block by block.
 
     `position_error` p - p_goal (3, N) m and `velocity_error` v - v_goal (3, N) m/s in the world
     frame, `rotation` (9, N) body -> world row-major, `angular_velocity` (3, N) rad/s body,
     `history` (4 k, N) the last k actions, newest first. The norm of the position error is clipped.
     """
     scale = position_clip_m / norm(position_error).clamp(min=position_clip_m)
-    blocks = [to_body(rotation, position_error * scale), to_body(rotation, velocity_error)]
-    blocks += [rotation, angular_velocity]
-    return torch.cat([*blocks, history])
+    return [
+        to_body(rotation, position_error) * scale,
+        to_body(rotation, velocity_error),
+        rotation,
+        angular_velocity,
+        history,
+    ]

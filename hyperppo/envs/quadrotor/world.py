@@ -36,10 +36,9 @@ class World:
 class View:
     """What is seen of N flights at one moment."""
 
-    observation: Tensor  # (obs_dim, N) with sensor noise
+    seen: Tensor  # (critic_dim, N): the observation with sensor noise, then what only a critic sees
     distance: Tensor  # (N,) m to the goal, true
-    velocity_error: Tensor  # (3, N) m/s, true, world frame
-    goal_velocity: Tensor  # (3, N) m/s, world frame
+    speed: Tensor  # (N,) m/s relative to the goal, true
     upright: Tensor  # (N,) cosine of the tilt, R33
 
 
@@ -57,43 +56,42 @@ def goal_now(world: World, control_hz: int) -> tuple[Tensor, Tensor]:
 
 
 def look(world: World, options: QuadrotorOptions, noise: NoisePool) -> View:
-    """Observe through noisy sensors: attitude noise is a small rotation of the body frame."""
-    std, state = options.noise, world.state
+    """Observe through noisy sensors: attitude noise is a small rotation of the body frame.
+
+    `seen` is the observation, and on top of it the distance, plant, goal velocity and motors.
+    """
+    std, state, plant = options.noise, world.state, world.plant
     goal_position, goal_velocity = goal_now(world, options.control_hz)
     position_error = state.position - goal_position
     velocity_error = state.velocity - goal_velocity
     n = noise.draw(12, state.position.shape[1])
     seen_attitude = dynamics.rotate(state.attitude, n[6:9] * std.attitude_rad)
-    seen = observation.build(
-        position_error + n[0:3] * std.position_m,
-        velocity_error + n[3:6] * std.velocity_m_s,
+    observed = observation.build(
+        torch.add(position_error, n[0:3], alpha=std.position_m),
+        torch.add(velocity_error, n[3:6], alpha=std.velocity_m_s),
         dynamics.rotation_matrix(seen_attitude),
-        state.angular_velocity + n[9:12] * std.gyro_rad_s,
+        torch.add(state.angular_velocity, n[9:12], alpha=std.gyro_rad_s),
         options.position_clip_m,
         world.history,
     )
-    _, x, y, _ = state.attitude.unbind(0)
-    upright = 1 - 2 * (x * x + y * y)
-    return View(seen, dynamics.norm(position_error), velocity_error, goal_velocity, upright)
-
-
-def critic_dim(previous_actions: int) -> int:
-    """Size of `critic_input`."""
-    return observation.observation_dim(previous_actions) + 1 + 3 + 3 * ACT_DIM + 7
-
-
-def critic_input(world: World, view: View) -> Tensor:
-    """(critic_dim, N): the observation, and the distance, goal, motors and plant on top of it."""
-    plant = world.plant
+    distance = dynamics.norm(position_error)
     rows = [
-        view.distance,
+        distance,
         plant.max_thrust / plant.mass,
         plant.motor_time_constant.log(),
         plant.drag,
         plant.torque_to_thrust,
     ]
-    blocks = [view.goal_velocity, world.state.motor, world.disturbance, world.action, plant.inertia]
-    return torch.cat([view.observation, torch.stack(rows), *blocks])
+    privileged = [goal_velocity, state.motor, world.disturbance, world.action, plant.inertia]
+    seen = torch.cat([*observed, *(row[None] for row in rows), *privileged])
+    _, x, y, _ = state.attitude.unbind(0)
+    upright = 1 - 2 * torch.addcmul(x * x, y, y)
+    return View(seen, distance, dynamics.norm(velocity_error), upright)
+
+
+def critic_dim(previous_actions: int) -> int:
+    """Number of rows of `View.seen`."""
+    return observation.observation_dim(previous_actions) + 1 + 3 + 3 * ACT_DIM + 7
 
 
 def tensors(world: Any, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
@@ -111,15 +109,3 @@ def overwrite(world: World, index: Tensor, fresh: World, first: int) -> None:
     taken = slice(first, first + len(index))
     for (_, old), (_, new) in zip(tensors(world), tensors(fresh), strict=True):
         old.index_copy_(-1, index, new[..., taken])
-
-
-def columns(world: World, first: int, count: int) -> World:
-    """A World of the columns first .. first + count."""
-
-    def cut(value: Any) -> Any:
-        if isinstance(value, Tensor):
-            return value[..., first : first + count]
-        return type(value)(*(cut(getattr(value, f.name)) for f in fields(value)))
-
-    cut_world: World = cut(world)
-    return cut_world
