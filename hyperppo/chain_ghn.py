@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from hyperppo.ghn import Bases, Weights, group_by_shape
+from hyperppo.ghn import Bases, Weights, layers_of
 from hyperppo.space import Architecture, SearchSpace
 
 HIDDEN = 16
@@ -66,17 +66,18 @@ class ChainGHN(nn.Module):
         state, exists = self._pass_messages(architectures)
         weight_states = self.weight_decoder(state[:, 1::2])  # (M, L, 128)
         biases = self.bias_decoder(state[:, 2::2])
-        layers, shapes = group_by_shape(self.space, architectures)
-        rows = [m * weight_states.shape[1] + place for _, _, m, place in layers]
+        layers = layers_of(self.space, tuple(architectures))
+        rows = [m * weight_states.shape[1] + place for _, m, place in layers]
         scales = [
             math.sqrt(2 / fan_in) * (self.output_scale if place == len(architectures[m]) else 1.0)
-            for fan_in, _, m, place in layers
+            for (fan_in, _), m, place in layers
         ]
+        sizes = [size for size, _, _ in layers]
         mixed = self.weights(
-            weight_states.flatten(0, 1)[rows], weight_states.new_tensor(scales), shapes
+            weight_states.flatten(0, 1)[rows], weight_states.new_tensor(scales), sizes
         )
         policies: list[Weights] = [[None] * (len(a) + 1) for a in architectures]  # type: ignore[list-item]
-        for (_, fan_out, m, place), (weight, _) in zip(layers, mixed, strict=True):
+        for ((_, fan_out), m, place), (weight, _) in zip(layers, mixed, strict=True):
             policies[m][place] = (weight, biases[m, place, :fan_out])
         mean_state = (state * exists[..., None]).sum(1) / exists.sum(1, keepdim=True)
         return policies, self.std_head(mean_state)

@@ -10,13 +10,15 @@ GHN-2, Knyazev et al. 2021, for the passes and the cutting of one largest weight
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
+from hyperppo.chain_gru import pass_messages
 from hyperppo.config import GHNConfig
 from hyperppo.space import Architecture, SearchSpace
 
@@ -27,53 +29,83 @@ KINDS = ("input", "hidden", "output")
 _FEATURES = 2 + len(KINDS) + 2
 
 
-Shape = tuple[int, int, int]
-"""(fan_in, fan_out, n): n layers of one shape, neighbours in a list of layers."""
+Sizes = Sequence[tuple[int, int]]
+"""(fan_in, fan_out) of linear layers."""
 
 
 class _Mix(torch.autograd.Function):
-    """Layers from shared bases: each its coefficients times the bases, cut to its shape.
+    """Layers from shared bases: each its coefficients times the bases, cut to its size.
 
-    Written by hand because autograd would build a full-size gradient for every cut.
+    All cuts start at the same corner. With the tallest layer first, the rows between two
+    neighbouring heights are needed by the first few layers only: one product for those layers
+    and rows, straight from the bases, and the gradient of each row of the bases is written once.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, coefficients: Tensor, bases: Tensor, shapes: Sequence[Shape]
+        ctx: Any, coefficients: Tensor, scales: Tensor, weight: Tensor, bias: Tensor, sizes: Sizes
     ) -> tuple[Tensor, ...]:
-        """Coefficients (sum n, K), bases (K, fan_out, fan_in) -> sum n weights."""
-        layers: list[Tensor] = []
-        cuts = []
-        start = 0
-        for fan_in, fan_out, n in shapes:
-            cut = bases[:, :fan_out, :fan_in].reshape(len(bases), -1)
-            mixed = coefficients[start : start + n] @ cut
-            layers += mixed.view(n, fan_out, fan_in).unbind()
-            cuts.append(cut)
-            start += n
-        ctx.save_for_backward(coefficients, *cuts)
-        ctx.shapes, ctx.bases_shape = shapes, bases.shape
-        return tuple(layers)
+        """Scaled weights (fan_out, fan_in) of n layers, then their biases (fan_out,).
+
+        Coefficients (n, K), scales (n, 1), bases (K, fan_out, fan_in) and (K, fan_out).
+        """
+        tallest, widest = sizes[0][1], max(fan_in for fan_in, _ in sizes)
+        cut = weight[:, :tallest, :widest].flatten(1)  # no copy when it is everything
+        scaled = coefficients * scales
+        mixed = cut.new_empty((len(sizes), cut.shape[1]))
+        for n, cells in _strips(sizes, widest):
+            torch.mm(scaled[:n], cut[:, cells], out=mixed[:n, cells])
+        biases = coefficients @ bias
+        ctx.save_for_backward(coefficients, scales, cut, bias)
+        ctx.sizes, ctx.shape = sizes, weight.shape
+        return (
+            *(_corner(mixed, row, widest, size) for row, size in enumerate(sizes)),
+            *(biases[row, :fan_out] for row, (_, fan_out) in enumerate(sizes)),
+        )
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None]:
-        """Gradients of the coefficients and, summed over all cuts in place, of the bases."""
-        coefficients, *cuts = ctx.saved_tensors
-        to_coefficients = torch.empty_like(coefficients)
-        to_bases = coefficients.new_zeros(ctx.bases_shape)
-        start = 0
-        for (fan_in, fan_out, n), cut in zip(ctx.shapes, cuts, strict=True):
-            rows = slice(start, start + n)
-            gradient = torch.stack(gradients[rows]).view(n, -1)
-            torch.mm(gradient, cut.t(), out=to_coefficients[rows])
-            summed = (coefficients[rows].t() @ gradient).view(-1, fan_out, fan_in)
-            to_bases[:, :fan_out, :fan_in] += summed
-            start += n
-        return to_coefficients, to_bases, None
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        """Gradients of the coefficients and of the bases."""
+        coefficients, scales, cut, bias = ctx.saved_tensors
+        sizes, (count, fan_out, fan_in) = ctx.sizes, ctx.shape
+        tallest, widest = sizes[0][1], max(fan_in for fan_in, _ in sizes)
+        to_mixed = cut.new_empty((len(sizes), cut.shape[1]))
+        to_biases = bias.new_zeros((len(sizes), fan_out))
+        for row, size in enumerate(sizes):
+            rows = _corner(to_mixed, row, widest, (widest, size[1]))
+            rows[:, : size[0]].copy_(gradients[row])
+            rows[:, size[0] :].zero_()
+            to_biases[row, : size[1]].copy_(gradients[row + len(sizes)])
+        scaled = coefficients * scales
+        to_cut = torch.empty_like(cut)
+        to_scaled = torch.zeros_like(coefficients)
+        for n, cells in _strips(sizes, widest):
+            strip = to_mixed[:n, cells]
+            torch.mm(scaled[:n].t(), strip, out=to_cut[:, cells])
+            to_scaled[:n].addmm_(strip, cut[:, cells].t())
+        to_weight = to_cut.view(count, tallest, widest)
+        if (tallest, widest) != (fan_out, fan_in):
+            to_weight = F.pad(to_weight, (0, fan_in - widest, 0, fan_out - tallest))
+        to_coefficients = to_scaled * scales + to_biases @ bias.t()
+        return to_coefficients, None, to_weight, coefficients.t() @ to_biases, None
+
+
+def _strips(sizes: Sizes, widest: int) -> Iterator[tuple[int, slice]]:
+    """How many layers, tallest first, reach into each strip of rows, and the strip's cells."""
+    start = 0
+    for end in sorted({fan_out for _, fan_out in sizes}):
+        yield sum(fan_out >= end for _, fan_out in sizes), slice(start * widest, end * widest)
+        start = end
+
+
+def _corner(flat: Tensor, row: int, widest: int, size: tuple[int, int]) -> Tensor:
+    """The corner (fan_out, fan_in) of row `row` of `flat`, seen as a matrix `widest` wide."""
+    fan_in, fan_out = size
+    return flat.as_strided((fan_out, fan_in), (widest, 1), row * flat.shape[1])
 
 
 class Bases(nn.Module):
-    """The shared bases of one layer kind: `count` weights and biases of its largest shape."""
+    """The shared bases of one layer kind: `count` weights and biases of its largest size."""
 
     def __init__(self, count: int, fan_in: int, fan_out: int) -> None:
         super().__init__()
@@ -81,14 +113,11 @@ class Bases(nn.Module):
         self.bias = nn.Parameter(torch.zeros(count, fan_out))
 
     def forward(
-        self, coefficients: Tensor, scales: Tensor, shapes: Sequence[Shape]
+        self, coefficients: Tensor, scales: Tensor, sizes: Sizes
     ) -> list[tuple[Tensor, Tensor]]:
-        """Mix layers: coefficients (sum n, K) and weight scales (sum n,), grouped by shape."""
-        scaled = coefficients * scales[:, None]
-        weights = _Mix.apply(scaled, self.weight, shapes)  # type: ignore[no-untyped-call]
-        biases = (coefficients @ self.bias).unbind()
-        fan_outs = [fan_out for _, fan_out, n in shapes for _ in range(n)]
-        return [(w, b[:o]) for w, b, o in zip(weights, biases, fan_outs, strict=True)]
+        """Mix layers: coefficients (n, K) and weight scales (n,) of layers, tallest first."""
+        mixed = _Mix.apply(coefficients, scales[:, None], self.weight, self.bias, sizes)  # type: ignore[no-untyped-call]
+        return list(zip(mixed[: len(sizes)], mixed[len(sizes) :], strict=True))
 
 
 class GHN(nn.Module):
@@ -133,85 +162,68 @@ class GHN(nn.Module):
         nn.init.zeros_(self.std_head.weight)
         nn.init.zeros_(self.std_head.bias)
 
-    def _nodes(self, architectures: Sequence[Architecture]) -> tuple[Tensor, Tensor]:
-        """Node features (M, L, F) and which nodes exist (M, L), L the deepest chain."""
-        longest = max(len(a) for a in architectures) + 1
-        rows, exists = [], []
-        for architecture in architectures:
-            sizes = self.space.layer_sizes(architecture)
-            depth = len(sizes)
-            nodes = []
-            for place, (fan_in, fan_out) in enumerate(sizes):
-                kind = _kind(place, depth)
-                one_hot = [float(kind == k) for k in KINDS]
-                width_in = math.log2(fan_in) / 4 - 1
-                width_out = math.log2(fan_out) / 4 - 1
-                nodes.append([width_in, width_out, *one_hot, place / 4, depth / 4])
-            padding = longest - depth
-            rows.append(nodes + [[0.0] * _FEATURES] * padding)
-            exists.append([True] * depth + [False] * padding)
-        like = self.std_head.weight
-        features = torch.tensor(rows, dtype=like.dtype, device=like.device)
-        return features, torch.tensor(exists, device=like.device)
-
     def forward(self, architectures: Sequence[Architecture]) -> tuple[list[Weights], Tensor]:
         """Weights of each policy, and log-std offsets (M, act_dim)."""
-        features, exists = self._nodes(architectures)
-        state = self._pass_messages(self.embed(features), exists)
+        features, exists = _nodes(self.space, tuple(architectures))
+        like = self.std_head.weight
+        exists = exists.to(like.device)
+        nodes = self.embed(features.to(like))
+        state = self.norm(pass_messages(self.towards_output, self.towards_input, nodes, exists))
         coefficients = self.decoder(state)
         mean_state = (state * exists[..., None]).sum(1) / exists.sum(1, keepdim=True)
         return self._decode(architectures, coefficients), self.std_head(mean_state)
 
-    def _pass_messages(self, nodes: Tensor, exists: Tensor) -> Tensor:
-        """Node states (M, L, 2 hidden) after one pass in each direction along the chain."""
-        count, longest, hidden = nodes.shape
-        ahead, back = [], []
-        h = nodes.new_zeros((count, hidden))
-        for place in range(longest):
-            h = self.towards_output(nodes[:, place], h)
-            ahead.append(h)
-        h = nodes.new_zeros((count, hidden))
-        for place in reversed(range(longest)):
-            # Padding comes first in this direction: it must not stir the state.
-            h = torch.where(exists[:, place, None], self.towards_input(nodes[:, place], h), h)
-            back.append(h)
-        both = torch.cat((torch.stack(ahead, 1), torch.stack(back[::-1], 1)), dim=-1)
-        normalised: Tensor = self.norm(both)
-        return normalised
-
     def _decode(self, architectures: Sequence[Architecture], coefficients: Tensor) -> list[Weights]:
-        """Mix the bases: all layers of a kind together, one product for those of equal shape."""
+        """Mix the bases, all layers of a kind together."""
         gain, output_scale = self.config.gain, self.config.output_scale
         policies: list[Weights] = [[None] * (len(a) + 1) for a in architectures]  # type: ignore[list-item]
         for kind in KINDS:
-            layers, shapes = group_by_shape(self.space, architectures, kind)
+            layers = layers_of(self.space, tuple(architectures), kind)
             if not layers:
                 continue
-            rows = [m * coefficients.shape[1] + place for _, _, m, place in layers]
-            scale = [math.sqrt(gain / fan_in) for fan_in, _, _, _ in layers]
+            rows = [m * coefficients.shape[1] + place for _, m, place in layers]
+            scale = [math.sqrt(gain / fan_in) for (fan_in, _), _, _ in layers]
             scales = coefficients.new_tensor(scale) * (output_scale if kind == "output" else 1.0)
-            mixed = self.bases[kind](coefficients.flatten(0, 1)[rows], scales, shapes)
-            for (_, _, m, place), layer in zip(layers, mixed, strict=True):
+            sizes = [size for size, _, _ in layers]
+            mixed = self.bases[kind](coefficients.flatten(0, 1)[rows], scales, sizes)
+            for (_, m, place), layer in zip(layers, mixed, strict=True):
                 policies[m][place] = layer
         return policies
 
 
-def group_by_shape(
-    space: SearchSpace, architectures: Sequence[Architecture], kind: str | None = None
-) -> tuple[list[tuple[int, int, int, int]], list[Shape]]:
-    """Layers (fan_in, fan_out, policy, place), of one kind or all, those of equal shape together.
+@lru_cache(maxsize=8)
+def _nodes(space: SearchSpace, architectures: tuple[Architecture, ...]) -> tuple[Tensor, Tensor]:
+    """Node features (M, L, F) and which nodes exist (M, L), L the deepest chain."""
+    longest = max(len(a) for a in architectures) + 1
+    rows, exists = [], []
+    for architecture in architectures:
+        sizes = space.layer_sizes(architecture)
+        depth = len(sizes)
+        nodes = []
+        for place, (fan_in, fan_out) in enumerate(sizes):
+            kind = _kind(place, depth)
+            one_hot = [float(kind == k) for k in KINDS]
+            width_in = math.log2(fan_in) / 4 - 1
+            width_out = math.log2(fan_out) / 4 - 1
+            nodes.append([width_in, width_out, *one_hot, place / 4, depth / 4])
+        padding = longest - depth
+        rows.append(nodes + [[0.0] * _FEATURES] * padding)
+        exists.append([True] * depth + [False] * padding)
+    return torch.tensor(rows), torch.tensor(exists)
 
-    Also how many there are of each shape, in the same order.
-    """
+
+@lru_cache(maxsize=32)
+def layers_of(
+    space: SearchSpace, architectures: tuple[Architecture, ...], kind: str | None = None
+) -> list[tuple[tuple[int, int], int, int]]:
+    """Layers of one kind, or all: (size, policy, place), tallest (most outputs) first."""
     layers = [
-        (fan_in, fan_out, m, place)
+        (size, m, place)
         for m, architecture in enumerate(architectures)
-        for place, (fan_in, fan_out) in enumerate(space.layer_sizes(architecture))
+        for place, size in enumerate(space.layer_sizes(architecture))
         if kind is None or kind == _kind(place, len(architecture) + 1)
     ]
-    layers.sort()
-    counts = Counter((fan_in, fan_out) for fan_in, fan_out, _, _ in layers)
-    return layers, [(fan_in, fan_out, n) for (fan_in, fan_out), n in counts.items()]
+    return sorted(layers, key=lambda layer: -layer[0][1])
 
 
 def _kind(place: int, depth: int) -> str:

@@ -54,10 +54,13 @@ class _Forward(torch.autograd.Function):
             start, end = end, end + depth
             g = gradient[m]
             for i in range(end - 1, start - 1, -1):
-                gradients[2 * i] = g.t() @ inputs[i]
+                fan_out, fan_in = weights[i].shape
+                grows = fan_out > fan_in
+                # A short, long product is up to six times slower the other way around.
+                gradients[2 * i] = (inputs[i].t() @ g).t() if grows else g.t() @ inputs[i]
                 gradients[2 * i + 1] = g.sum(0)
                 if i > start:
-                    g = g @ weights[i]
+                    g = g @ (weights[i].t().contiguous().t() if grows else weights[i])
                     # The sign of a leaky ReLU's result is that of its input.
                     g = torch.ops.aten.leaky_relu_backward(g, inputs[i], ctx.slope, True)
         return None, None, None, *gradients

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from hyperppo.chain_gru import pass_messages
 from hyperppo.config import GHNConfig, make_config
 from hyperppo.ghn import GHN, Bases
 from hyperppo.policy import HyperPolicy, as_module, forward_mean, log_prob
@@ -48,27 +49,57 @@ def test_a_batch_of_architectures_equals_one_at_a_time_in_any_order(ghn: GHN) ->
                 torch.testing.assert_close(a, c, atol=1e-6, rtol=1e-5)
 
 
+def test_message_passing_equals_gated_cells_one_after_the_other() -> None:
+    torch.manual_seed(4)
+    ahead, back = nn.GRUCell(6, 6).double(), nn.GRUCell(6, 6).double()
+    lengths = [3, 5, 1, 4]
+    nodes = torch.randn(4, 5, 6, dtype=torch.float64, requires_grad=True)
+    exists = torch.arange(5) < torch.tensor(lengths)[:, None]
+
+    def plain() -> Tensor:
+        chains = []
+        for chain, length in zip(nodes, lengths, strict=True):
+            states: list[list[Tensor]] = []
+            for cell, order in ((ahead, range(length)), (back, reversed(range(length)))):
+                h, seen = chain.new_zeros(6), {}
+                for place in order:
+                    h = seen[place] = cell(chain[place], h)
+                states.append([seen[place] for place in range(length)])
+            chains += [torch.cat(pair) for pair in zip(*states, strict=True)]
+        return torch.stack(chains)
+
+    parameters = [nodes, *ahead.parameters(), *back.parameters()]
+    seeds = torch.randn(sum(lengths), 12, dtype=torch.float64)
+    results = []
+    for states in (pass_messages(ahead, back, nodes, exists)[exists], plain()):
+        results.append((states, *torch.autograd.grad((states * seeds).sum(), parameters)))
+    for a, b in zip(*results, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-12, rtol=1e-12)
+
+
 def test_mixing_gradients_equal_autograd() -> None:
     torch.manual_seed(1)
     bases = Bases(3, 8, 6).double()
-    shapes = [(4, 2, 2), (8, 6, 1), (4, 6, 1)]
+    nn.init.normal_(bases.bias)
+    sizes = [(4, 5), (7, 5), (7, 3), (2, 2)]  # neither the tallest nor the widest possible
     coefficients = torch.randn(4, 3, dtype=torch.float64, requires_grad=True)
     scales = torch.rand(4, dtype=torch.float64)
 
     def plain() -> list[Tensor]:
-        sizes = [(i, o) for i, o, n in shapes for _ in range(n)]
-        return [
+        weights = [
             torch.einsum("k,koi->oi", coefficients[r] * scales[r], bases.weight[:, :o, :i])
             for r, (i, o) in enumerate(sizes)
         ]
+        return weights + [coefficients[r] @ bases.bias[:, :o] for r, (_, o) in enumerate(sizes)]
 
-    ours = [w for w, _ in bases(coefficients, scales, shapes)]
+    layers = bases(coefficients, scales, sizes)
+    ours = [w for w, _ in layers] + [b for _, b in layers]
     seeds = [torch.randn_like(w) for w in ours]
     grads = []
-    for weights in (ours, plain()):
-        total = sum((w * s).sum() for w, s in zip(weights, seeds, strict=True))
+    for parameters in (ours, plain()):
+        total = sum((w * s).sum() for w, s in zip(parameters, seeds, strict=True))
         assert isinstance(total, Tensor)
-        grads.append(torch.autograd.grad(total, [coefficients, bases.weight]))
+        grads.append(torch.autograd.grad(total, [coefficients, bases.weight, bases.bias]))
     for a, b in zip(*grads, strict=True):
         torch.testing.assert_close(a, b, atol=1e-12, rtol=1e-12)
 
