@@ -15,13 +15,13 @@ import time
 from collections import defaultdict
 from pathlib import Path
 
-import torch
 from rich.console import Console
 from rich.table import Table
 
 from hyperppo import pretrained
 from hyperppo.checkpoint import load_run
 from hyperppo.evaluate import evaluate
+from hyperppo.processor import set_threads
 
 
 def main() -> None:
@@ -40,7 +40,7 @@ def main() -> None:
     seen: dict[int, list[tuple[float, float]]] = defaultdict(list)
     for _ in range(arguments.repeats):
         for threads in arguments.threads:
-            torch.set_num_threads(threads)
+            set_threads(threads)
             wall, cpu = time.perf_counter(), time.process_time()
             evaluate(run, architectures, arguments.episodes, 0, env_options=options)
             seen[threads].append((time.perf_counter() - wall, time.process_time() - cpu))

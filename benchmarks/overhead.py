@@ -15,13 +15,13 @@ import time
 from collections import defaultdict
 from pathlib import Path
 
-import torch
 from rich.console import Console
 from rich.table import Table
 
 from hyperppo.checkpoint import run_space
 from hyperppo.config import make_config
 from hyperppo.envs.registry import make_env, resolve_options
+from hyperppo.processor import set_threads
 from hyperppo.trainer import Trainer
 
 PHASES = ("collect", "advantages", "update")
@@ -59,7 +59,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
+    set_threads(arguments.threads)
 
     table = Table(title=f"milliseconds an iteration, {arguments.threads} threads, medians")
     for name in ("environments", "algorithm", *PHASES, "total", "steps/s", "HyperPPO / PPO"):

@@ -22,6 +22,7 @@ from rich.table import Table
 from hyperppo.checkpoint import load_run
 from hyperppo.envs.registry import make_env
 from hyperppo.pretrained import path
+from hyperppo.processor import set_threads
 
 ROUNDS, STEPS = 15, 40
 
@@ -57,7 +58,7 @@ def main() -> None:
         table.add_column(name, justify="right")
     rows = []
     for threads in arguments.threads:
-        torch.set_num_threads(threads)
+        set_threads(threads)
         for num_envs in arguments.envs:
             seconds = rounds(num_envs)
             best = num_envs / min(seconds)

@@ -20,13 +20,13 @@ from pathlib import Path
 from typing import Any
 
 import peers
-import torch
 from rich.console import Console
 from rich.table import Table
 
 from hyperppo.checkpoint import run_space
 from hyperppo.config import make_config
 from hyperppo.envs.registry import make_env, resolve_options
+from hyperppo.processor import set_threads
 from hyperppo.trainer import Trainer
 
 Iteration = Callable[[], object]
@@ -91,7 +91,7 @@ def main() -> None:
         trainers = build(num_envs)
         batch = num_envs * peers.SETTINGS.rollout
         for threads in arguments.threads:
-            torch.set_num_threads(threads)
+            set_threads(threads)
             times = measure(trainers, arguments.repeats)
             for name, iteration in trainers.items():
                 row: dict[str, Any] = {"environments": num_envs, "threads": threads}

@@ -74,11 +74,12 @@ def train(
     from hyperppo.config import make_config
     from hyperppo.envs.registry import resolve_options
     from hyperppo.evaluate import rank
+    from hyperppo.processor import set_threads
     from hyperppo.space import parse_architecture
     from hyperppo.tables import print_shares
 
     console = Console(stderr=True)
-    job.set_threads(threads)
+    set_threads(threads)
     directory = out or Path("runs") / task.replace(":", "-")
     if resume:
         job.check_resumable(directory)
@@ -154,9 +155,9 @@ def evaluate(
     from hyperppo.config import apply_override
     from hyperppo.evaluate import evaluate as measure
     from hyperppo.evaluate import rank
+    from hyperppo.processor import set_threads
     from hyperppo.space import parse_architecture
     from hyperppo.tables import print_architectures, print_shares
-    from hyperppo.train import set_threads
 
     if all_ == bool(arch):
         raise HyperPPOError("say what to evaluate: --arch 64,64 (repeatable) or --all")
@@ -256,10 +257,10 @@ def experiment(
     from rich.console import Console
     from rich.progress import Progress
 
-    from hyperppo import train as job
     from hyperppo.experiments import mix
+    from hyperppo.processor import set_threads
 
-    job.set_threads(threads)
+    set_threads(threads)
     folder = out or Path("build") / name.value
     with Progress(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(name.value, total=1.0)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,13 +20,13 @@ from hyperppo.envs.registry import make_env
 from hyperppo.errors import HyperPPOError
 from hyperppo.leaderboard import Leaderboard, write_leaderboard
 from hyperppo.population import Population
+from hyperppo.processor import side_by_side
 from hyperppo.ranking import halve, undecided
 from hyperppo.space import Architecture, SearchSpace
 
 _CHUNK_ENVS = 8192  # environments stepped together: the simulator's best size
 MOST_EPISODES = 1024  # an architecture, however close a decision is
 LEADERBOARD_SAMPLED = "leaderboard_sampled.csv"
-_T = TypeVar("_T")
 
 
 def evaluate(
@@ -63,7 +63,7 @@ def evaluate(
         chosen = [architectures[i] for i in chunks[k]]
         return _fly(run, chosen, episodes, _chunk_seed(seed, k), deterministic, options, report)
 
-    parts = _side_by_side(fly, count)
+    parts = side_by_side([partial(fly, k) for k in range(count)])
     joined = {key: np.empty(n) for key in parts[0]}
     for chunk, part in zip(chunks, parts, strict=True):
         for key, values in part.items():
@@ -76,22 +76,6 @@ def evaluate(
         episodes=np.full(n, episodes, dtype=np.int64),
         metrics=joined,
     )
-
-
-def _side_by_side(work: Callable[[int], _T], count: int) -> list[_T]:
-    """`work(0)` .. `work(count - 1)` in as many Python threads as torch may use, one core each.
-
-    Torch's own threads would meet after every one of thousands of short operations, and wait there
-    whenever another process holds a core.
-    """
-    threads = torch.get_num_threads()
-    if min(threads, count) == 1:
-        return [work(k) for k in range(count)]
-    try:
-        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            return list(pool.map(work, range(count)))
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _chunk_seed(seed: int, number: int) -> int:

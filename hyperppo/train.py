@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import json
 import math
-import os
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -14,7 +13,6 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -198,8 +196,3 @@ def _graceful_stop() -> Iterator[Callable[[], bool]]:
 def _finite(line: dict[str, Any]) -> dict[str, Any]:
     """NaN has no JSON: a figure that does not exist is null."""
     return {k: v if math.isfinite(v) else None for k, v in line.items()}
-
-
-def set_threads(threads: int | None) -> None:
-    """Use this many CPU threads (default: all cores)."""
-    torch.set_num_threads(threads or os.cpu_count() or 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from hyperppo.errors import HyperPPOError
 from hyperppo.groups import by_group
 from hyperppo.normalizer import RunningNorm
 from hyperppo.policy import HyperPolicy, forward_mean, log_prob
+from hyperppo.processor import side_by_side
 from hyperppo.rollout import Rollout, collect
 from hyperppo.sampling import ArchitectureSampler
 from hyperppo.space import Architecture, SearchSpace
@@ -161,53 +163,73 @@ class Trainer:
     def update(
         self, batch: Batch, rollout: Rollout, architectures: list[Architecture]
     ) -> dict[str, float]:
-        """Epochs of minibatch gradient steps on the GHN, the stds and the critic."""
+        """Epochs of minibatch gradient steps: on the GHN and the stds, and on the critic.
+
+        Neither needs the other's result, so that on a CPU each gets a core.
+        """
+        tasks = (
+            partial(self._update_policy, batch, rollout, architectures),
+            partial(self._update_critic, batch),
+        )
+        on_cpu = self.device.type == "cpu"
+        policy, critic = side_by_side(tasks) if on_cpu else [task() for task in tasks]
+        return policy | critic
+
+    def _update_policy(
+        self, batch: Batch, rollout: Rollout, architectures: list[Architecture]
+    ) -> dict[str, float]:
         options = self.config.ppo
         decay = self._decay()
         old_log_std = rollout.log_std[:, None]
-        policy_losses: list[Tensor] = []
-        value_losses: list[Tensor] = []
+        losses: list[Tensor] = []
         kl = 0.0
-        for _ in range(options.epochs):
-            for j in range(options.minibatches):
-                policies, log_std = self.policy(architectures)
-                mean = forward_mean(policies, batch.observation[j], self.policy.slope)
-                with torch.no_grad():
-                    drift = ppo.gaussian_kl(batch.mean[j], old_log_std, mean, log_std[:, None])
-                    kl = float(drift)
-                self._adapt_learning_rate(kl)
-                if not self._too_far(kl):
-                    new_log_prob = log_prob(batch.action[j], mean, log_std[:, None])
-                    ratio = torch.exp(new_log_prob - batch.log_prob[j])
-                    actor_loss = ppo.policy_loss(ratio, batch.advantage[j], options.clip)
-                    _descend(
-                        self.policy_optimizer,
-                        self.policy,
-                        actor_loss - options.entropy * log_std.sum(-1).mean(),
-                        self.learning_rate * decay,
-                        options.max_grad_norm,
-                    )
-                    policy_losses.append(actor_loss.detach())
-                value = self.critic(batch.critic_input[j])
-                critic_loss = ppo.value_loss(
-                    value, batch.value[j], batch.target[j], options.value_clip
-                )
-                _descend(
-                    self.critic_optimizer,
-                    self.critic,
-                    critic_loss,
-                    options.critic_learning_rate * decay,
-                    options.max_grad_norm,
-                )
-                value_losses.append(critic_loss.detach())
+        for j in self._minibatches():
+            policies, log_std = self.policy(architectures)
+            mean = forward_mean(policies, batch.observation[j], self.policy.slope)
+            with torch.no_grad():
+                drift = ppo.gaussian_kl(batch.mean[j], old_log_std, mean, log_std[:, None])
+                kl = float(drift)
+            self._adapt_learning_rate(kl)
+            if self._too_far(kl):
+                continue
+            new_log_prob = log_prob(batch.action[j], mean, log_std[:, None])
+            ratio = torch.exp(new_log_prob - batch.log_prob[j])
+            loss = ppo.policy_loss(ratio, batch.advantage[j], options.clip)
+            _descend(
+                self.policy_optimizer,
+                self.policy,
+                loss - options.entropy * log_std.sum(-1).mean(),
+                self.learning_rate * decay,
+                options.max_grad_norm,
+            )
+            losses.append(loss.detach())
         return {
-            "policy_loss": float(torch.stack(policy_losses).mean()),
-            "value_loss": float(torch.stack(value_losses).mean()),
+            "policy_loss": float(torch.stack(losses).mean()),
             "kl": kl,
             "learning_rate": self.learning_rate * decay,
-            "skipped": 1 - len(policy_losses) / len(value_losses),
+            "skipped": 1 - len(losses) / len(self._minibatches()),
             "std": float(log_std.detach().exp().mean()),
         }
+
+    def _update_critic(self, batch: Batch) -> dict[str, float]:
+        options = self.config.ppo
+        losses: list[Tensor] = []
+        for j in self._minibatches():
+            value = self.critic(batch.critic_input[j])
+            loss = ppo.value_loss(value, batch.value[j], batch.target[j], options.value_clip)
+            _descend(
+                self.critic_optimizer,
+                self.critic,
+                loss,
+                options.critic_learning_rate * self._decay(),
+                options.max_grad_norm,
+            )
+            losses.append(loss.detach())
+        return {"value_loss": float(torch.stack(losses).mean())}
+
+    def _minibatches(self) -> list[int]:
+        """Indices of the minibatches of all epochs, in order."""
+        return list(range(self.config.ppo.minibatches)) * self.config.ppo.epochs
 
     def _too_far(self, kl: float) -> bool:
         """Whether the policy has left the data so far behind that more steps would be blind."""
@@ -305,7 +327,10 @@ def _descend(
 ) -> None:
     optimizer.zero_grad()
     loss.backward()  # type: ignore[no-untyped-call]
-    nn.utils.clip_grad_norm_(module.parameters(), max_grad_norm)
+    gradients = [p.grad for p in module.parameters() if p.grad is not None]
+    norm = nn.utils.get_total_norm(gradients)
+    if norm > max_grad_norm:  # seldom: most of the time a pass over all gradients is saved
+        nn.utils.clip_grads_with_norm_(module.parameters(), max_grad_norm, norm)
     for group in optimizer.param_groups:
         group["lr"] = learning_rate
     optimizer.step()

@@ -100,7 +100,7 @@ def test_every_architecture_comes_near_the_optimal_controller() -> None:
                 "epochs": 4,
                 "minibatches": 4,
                 "gamma": 0.97,
-                "learning_rate_range": [1e-4, 1e-3],
+                "learning_rate_range": [1e-5, 1e-3],
                 "average": 0.9,
             },
             "policy": {"min_std": 0.05},
@@ -171,7 +171,7 @@ def test_pendulum_is_learned_by_small_and_larger_architectures_together() -> Non
                 "epochs": 6,
                 "minibatches": 4,
                 "gamma": 0.95,
-                "learning_rate_range": [1e-4, 1e-3],
+                "learning_rate_range": [1e-5, 1e-3],
                 "average": 0.9,
             },
         }

@@ -131,9 +131,10 @@ from pathlib import Path
 from rich.console import Console
 from hyperppo import train as job
 from hyperppo.errors import HyperPPOError
+from hyperppo.processor import set_threads
 from tests.hyperppo.conftest import small_config
 job._CHECKPOINT_EVERY_S = 0.0  # after every iteration
-job.set_threads(1)
+set_threads(1)
 out = Path(sys.argv[1])
 {prepare}
 try:
