@@ -72,7 +72,7 @@ class ChainGHN(nn.Module):
             math.sqrt(2 / fan_in) * (self.output_scale if place == len(architectures[m]) else 1.0)
             for (fan_in, _), m, place in layers
         ]
-        sizes = [size for size, _, _ in layers]
+        sizes = tuple(size for size, _, _ in layers)
         mixed = self.weights(
             weight_states.flatten(0, 1)[rows], weight_states.new_tensor(scales), sizes
         )

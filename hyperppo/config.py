@@ -58,7 +58,7 @@ class PPOConfig:
 
     rollout: int = 32  # steps an environment an iteration
     epochs: int = 2
-    minibatches: int = 8  # cut along environments
+    minibatches: int = 4  # cut along environments
     gamma: float = 0.99
     gae_lambda: float = 0.95
     clip: float = 0.2
@@ -66,10 +66,10 @@ class PPOConfig:
     entropy: float = 0.0
     max_grad_norm: float = 1.0
     learning_rate: float = 1e-3  # where it starts
-    learning_rate_range: tuple[float, float] = (1e-5, 3e-3)
+    learning_rate_range: tuple[float, float] = (1e-5, 4e-3)
     kl_target: float | None = 0.02  # None: fixed learning rate; 4 times this skips a step
     decay_last: float = 0.3  # share of the run over which the learning rate goes to 0
-    critic_learning_rate: float = 1e-3
+    critic_learning_rate: float = 2e-3
     critic_hidden: tuple[int, ...] = (64, 64)
     mix_architectures: bool = False  # the mistake of section III-A: see experiments/mix.py
     average: float = 0.95  # decay an iteration of the averaged GHN that is evaluated; 0: none

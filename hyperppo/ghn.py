@@ -9,8 +9,9 @@ GHN-2, Knyazev et al. 2021, for the passes and the cutting of one largest weight
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -29,7 +30,7 @@ KINDS = ("input", "hidden", "output")
 _FEATURES = 2 + len(KINDS) + 2
 
 
-Sizes = Sequence[tuple[int, int]]
+Sizes = tuple[tuple[int, int], ...]
 """(fan_in, fan_out) of linear layers."""
 
 
@@ -74,7 +75,8 @@ class _Mix(torch.autograd.Function):
         for row, size in enumerate(sizes):
             rows = _corner(to_mixed, row, widest, (widest, size[1]))
             rows[:, : size[0]].copy_(gradients[row])
-            rows[:, size[0] :].zero_()
+            if size[0] < widest:
+                rows[:, size[0] :].zero_()
             to_biases[row, : size[1]].copy_(gradients[row + len(sizes)])
         scaled = coefficients * scales
         to_cut = torch.empty_like(cut)
@@ -90,12 +92,14 @@ class _Mix(torch.autograd.Function):
         return to_coefficients, None, to_weight, coefficients.t() @ to_biases, None
 
 
-def _strips(sizes: Sizes, widest: int) -> Iterator[tuple[int, slice]]:
+@lru_cache(maxsize=32)
+def _strips(sizes: Sizes, widest: int) -> list[tuple[int, slice]]:
     """How many layers, tallest first, reach into each strip of rows, and the strip's cells."""
-    start = 0
-    for end in sorted({fan_out for _, fan_out in sizes}):
-        yield sum(fan_out >= end for _, fan_out in sizes), slice(start * widest, end * widest)
-        start = end
+    ends = sorted({fan_out for _, fan_out in sizes})
+    return [
+        (sum(fan_out >= end for _, fan_out in sizes), slice(start * widest, end * widest))
+        for start, end in itertools.pairwise([0, *ends])
+    ]
 
 
 def _corner(flat: Tensor, row: int, widest: int, size: tuple[int, int]) -> Tensor:
@@ -184,7 +188,7 @@ class GHN(nn.Module):
             rows = [m * coefficients.shape[1] + place for _, m, place in layers]
             scale = [math.sqrt(gain / fan_in) for (fan_in, _), _, _ in layers]
             scales = coefficients.new_tensor(scale) * (output_scale if kind == "output" else 1.0)
-            sizes = [size for size, _, _ in layers]
+            sizes = tuple(size for size, _, _ in layers)
             mixed = self.bases[kind](coefficients.flatten(0, 1)[rows], scales, sizes)
             for (_, m, place), layer in zip(layers, mixed, strict=True):
                 policies[m][place] = layer

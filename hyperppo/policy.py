@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -28,20 +29,12 @@ class _Forward(torch.autograd.Function):
         ctx: Any, observation: Tensor, slope: float, depths: Sequence[int], *parameters: Tensor
     ) -> Tensor:
         """Means (M, B, act_dim); `parameters` are weight, bias of each layer, policy by policy."""
-        means, saved = [], []
-        layers = iter(zip(parameters[::2], parameters[1::2], strict=True))
-        for m, depth in enumerate(depths):
-            x = observation[m]
-            for place in range(depth):
-                weight, bias = next(layers)
-                saved.append(x)
-                x = torch.addmm(bias, x, weight.t())
-                if place < depth - 1:
-                    x = F.leaky_relu_(x, slope)
-            means.append(x)
-        ctx.save_for_backward(*saved, *parameters[::2])
+        layers = zip(parameters[::2], parameters[1::2], strict=True)
+        networks = [list(itertools.islice(layers, depth)) for depth in depths]
+        means, inputs = _act(networks, observation, slope)
+        ctx.save_for_backward(*inputs, *parameters[::2])
         ctx.slope, ctx.depths = slope, depths
-        return torch.stack(means)
+        return means
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
@@ -66,12 +59,28 @@ class _Forward(torch.autograd.Function):
         return None, None, None, *gradients
 
 
+def _act(
+    policies: Sequence[Weights], observation: Tensor, slope: float
+) -> tuple[Tensor, list[Tensor]]:
+    """Means (M, B, act_dim), and the inputs of every layer, policy by policy."""
+    means, inputs = [], []
+    for x, weights in zip(observation, policies, strict=True):
+        for weight, bias in weights[:-1]:
+            inputs.append(x)
+            x = F.leaky_relu_(F.linear(x, weight, bias), slope)
+        inputs.append(x)
+        means.append(F.linear(x, *weights[-1]))
+    return torch.stack(means), inputs
+
+
 def forward_mean(policies: Sequence[Weights], observation: Tensor, slope: float) -> Tensor:
     """Mean actions (M, B, act_dim) of M policies on normalised observations (M, B, obs_dim).
 
     A loop over the networks beats padded batched products about nine times on a CPU, because most
     of a padded product is padding.
     """
+    if not torch.is_grad_enabled():
+        return _act(policies, observation, slope)[0]
     parameters = [tensor for weights in policies for layer in weights for tensor in layer]
     depths = [len(weights) for weights in policies]
     means: Tensor = _Forward.apply(observation, slope, depths, *parameters)  # type: ignore[no-untyped-call]

@@ -171,6 +171,7 @@ def test_pendulum_is_learned_by_small_and_larger_architectures_together() -> Non
                 "epochs": 6,
                 "minibatches": 4,
                 "gamma": 0.95,
+                "critic_learning_rate": 1e-3,
                 "learning_rate_range": [1e-5, 1e-3],
                 "average": 0.9,
             },

@@ -81,7 +81,7 @@ def test_mixing_gradients_equal_autograd() -> None:
     torch.manual_seed(1)
     bases = Bases(3, 8, 6).double()
     nn.init.normal_(bases.bias)
-    sizes = [(4, 5), (7, 5), (7, 3), (2, 2)]  # neither the tallest nor the widest possible
+    sizes = ((4, 5), (7, 5), (7, 3), (2, 2))  # neither the tallest nor the widest possible
     coefficients = torch.randn(4, 3, dtype=torch.float64, requires_grad=True)
     scales = torch.rand(4, dtype=torch.float64)
 
