@@ -297,18 +297,21 @@ def runs(
 
 @app.command()
 def plot(
-    run: Annotated[Path, typer.Argument(help="Run directory.")],
+    runs: Annotated[list[Path], typer.Argument(help="Run directories.")],
     out: Annotated[Path | None, typer.Option(help="Picture (default build/plot.png).")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Draw the learning curve and, for a run trained with --evaluate-every, the paper's figure 3.
 
+    Several runs, such as seeds, are drawn into the same axes, with their mean.
+
     Example: hyperppo plot runs/quadrotor --out quadrotor.png
     """
-    from hyperppo.plot import draw_run
+    from hyperppo.plot import draw_run, draw_runs
 
     picture = out or Path("build") / "plot.png"
-    result = {"run": str(run), **draw_run(run, picture), "picture": str(picture)}
+    drawn = draw_run(runs[0], picture) if len(runs) == 1 else draw_runs(runs, picture)
+    result = {"runs": [str(run) for run in runs], **drawn, "picture": str(picture)}
     typer.echo(json.dumps(result) if as_json else str(picture))
 
 

@@ -1,8 +1,9 @@
-"""`hyperppo plot`: the learning curve of a run and the paper's figure 3, as one picture."""
+"""`hyperppo plot`: the learning curves of runs and the paper's figure 3, as one picture."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,48 @@ def draw_run(run: Path, path: Path) -> dict[str, int]:
         figure.savefig(temporary, format="png", dpi=110)
     plt.close(figure)
     return {"iterations": len(metrics), "evaluations": len(evaluations)}
+
+
+def draw_runs(runs: Sequence[Path], path: Path) -> dict[str, int]:
+    """Draw several runs, such as seeds, to one PNG: reward, tracking error and crash rate.
+
+    One line a run and, in black, their mean as far as all of them have come. Returns how many
+    iterations that is. Raises HyperPPOError when a run has nothing to draw.
+    """
+    logs = []
+    for run in runs:
+        read_config(run)
+        logs.append(read_lines(run / METRICS))
+        if not logs[-1]:
+            raise HyperPPOError(f"{run} has not logged an iteration yet: nothing to draw")
+    shared = min(len(lines) for lines in logs)
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(1, 3, figsize=(13, 3.8), layout="constrained")
+    panels = (
+        ("reward", "reward a step", 1.0),
+        ("tracking_error_m", "tracking error (m)", 1.0),
+        ("crash_rate", "episodes that end in a crash (%)", 100.0),
+    )
+    for axis, (key, label, scale) in zip(axes, panels, strict=True):
+        curves = []
+        for run, lines in zip(runs, logs, strict=True):
+            values = scale * _smooth(_column(lines, key))
+            axis.plot(_column(lines, "steps") / 1e6, values, lw=0.9, alpha=0.7, label=str(run))
+            curves.append(values[:shared])
+        steps = _column(logs[0][:shared], "steps") / 1e6
+        axis.plot(steps, np.mean(curves, axis=0), color="black", lw=1.6, label="mean")
+        axis.set(xlabel="million steps", ylabel=label)
+        axis.grid(alpha=0.3)
+    axes[1].set_yscale("log")
+    axes[0].legend(fontsize=8)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=110)
+    plt.close(figure)
+    return {"iterations": shared}
 
 
 def read_lines(path: Path) -> Lines:

@@ -13,7 +13,7 @@ from hyperppo import train as job
 from hyperppo.checkpoint import EVALUATIONS, METRICS, read_checkpoint
 from hyperppo.cli import app
 from hyperppo.errors import HyperPPOError
-from hyperppo.plot import draw_run
+from hyperppo.plot import draw_run, draw_runs
 from hyperppo.runs import last_lines, list_runs, run_state
 from hyperppo.watch import progress_figures
 
@@ -86,10 +86,28 @@ def test_a_watched_run_is_drawn_and_ends_like_one_that_is_not(tmp_path: Path) ->
         assert picture.read_bytes().startswith(b"\x89PNG")
 
 
-def test_there_is_nothing_to_draw_before_the_first_iteration(tmp_path: Path) -> None:
+def test_seeds_are_drawn_together_as_far_as_all_of_them_have_come(
+    small_run: Path, tmp_path: Path
+) -> None:
+    shorter = tmp_path / "shorter"
+    shutil.copytree(small_run, shorter)
+    lines = (small_run / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (shorter / "metrics.jsonl").write_text("".join(lines[:-1]))
+    picture = tmp_path / "seeds.png"
+    told = json.loads(invoke("plot", small_run, shorter, "--out", picture, "--json"))
+    assert told["iterations"] == len(lines) - 1
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_there_is_nothing_to_draw_before_the_first_iteration(
+    small_run: Path, tmp_path: Path
+) -> None:
     job.start(small_config(), tmp_path, "")
     with pytest.raises(HyperPPOError, match="nothing to draw"):
         draw_run(tmp_path, tmp_path / "picture.png")
+    with pytest.raises(HyperPPOError, match="nothing to draw"):
+        draw_runs([small_run, tmp_path], tmp_path / "picture.png")
+    assert not (tmp_path / "picture.png").exists()
 
 
 def test_the_progress_line_names_what_the_task_has() -> None:
