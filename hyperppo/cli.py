@@ -37,6 +37,13 @@ def about() -> None:
     """
 
 
+# Here and not from the task's own list, which would import torch.
+_SCENARIOS = (
+    "static, bezier, dynamic, lissajous, mix (of these four), figure8, figure8_fast, takeoff, "
+    "throw, gusts"
+)
+
+
 @app.command()
 def train(
     task: Annotated[str, typer.Argument(help="quadrotor or pendulum.")],
@@ -120,9 +127,7 @@ def evaluate(
         bool, typer.Option("--all", help="Every architecture; writes the leaderboard.")
     ] = False,
     episodes: Annotated[int, typer.Option(help="Episodes an architecture.")] = 16,
-    scenario: Annotated[
-        str | None, typer.Option(help="Only this scenario: static or bezier.")
-    ] = None,
+    scenario: Annotated[str | None, typer.Option(help=f"Only this scenario: {_SCENARIOS}.")] = None,
     sampled: Annotated[
         bool, typer.Option(help="Sample actions instead of taking the mean.")
     ] = False,
@@ -153,6 +158,7 @@ def evaluate(
 
     from hyperppo.checkpoint import load_run
     from hyperppo.config import apply_override
+    from hyperppo.envs.quadrotor.goals import shares
     from hyperppo.evaluate import evaluate as measure
     from hyperppo.evaluate import rank
     from hyperppo.processor import set_threads
@@ -181,7 +187,7 @@ def evaluate(
             raise HyperPPOError(f"--set {override}: only env settings can be changed here")
         apply_override(options, override)
     if scenario:
-        options["env"]["scenarios"] = {scenario: 1.0}
+        options["env"]["scenarios"] = shares(scenario)
     with Progress(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(f"{len(architectures)} architectures x {episodes} episodes", total=1.0)
         board = measure(
@@ -200,7 +206,7 @@ def evaluate(
 def fly(
     run: Annotated[Path, typer.Argument(help="Run directory.")],
     arch: Annotated[str, typer.Option(help="Hidden widths, for example 4 or 64,64.")] = "16",
-    scenario: Annotated[str, typer.Option(help="static or bezier.")] = "bezier",
+    scenario: Annotated[str, typer.Option(help=f"One of {_SCENARIOS}.")] = "bezier",
     seed: Annotated[int, typer.Option(help="Draws the plant, the goal and the start.")] = 0,
     out: Annotated[Path | None, typer.Option(help="Picture (default build/flight.png).")] = None,
     as_json: JsonOption = False,

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from hyperppo.checkpoint import Run
 from hyperppo.envs.quadrotor import QuadrotorEnv
+from hyperppo.envs.quadrotor.goals import shares
 from hyperppo.envs.registry import make_env
 from hyperppo.errors import HyperPPOError
 from hyperppo.files import replacing
@@ -43,7 +44,7 @@ class Flight:
 def fly(run: Run, architecture: Architecture, scenario: str, seed: int) -> Flight:
     """Fly one episode with deterministic actions on a plant drawn from the run's ranges."""
     policy = run.policy(architecture)
-    env = make_env(run.task, {**run.config.env, "scenarios": {scenario: 1.0}}, 1, seed)
+    env = make_env(run.task, {**run.config.env, "scenarios": shares(scenario)}, 1, seed)
     if not isinstance(env, QuadrotorEnv):
         raise HyperPPOError(f"{run.path} was not trained on the quadrotor: nothing to fly")
     observation, _ = env.reset()

@@ -93,17 +93,108 @@ def test_a_crash_costs_and_hovering_at_the_goal_pays() -> None:
 @settings(max_examples=20, deadline=None)
 def test_goals_are_continuous_and_their_velocity_is_their_derivative(seed: int) -> None:
     g = torch.Generator().manual_seed(seed)
-    goal = goals.start({"static": 0.5, "bezier": 0.5}, 64, g)
+    goal = goals.start(dict.fromkeys(goals.SCENARIOS, 1.0), 64, g)
     t, dt = torch.full((64,), 2.0), 1e-2
     ahead, back = goals.evaluate(goal, t + dt)[0], goals.evaluate(goal, t - dt)[0]
     torch.testing.assert_close(
         goals.evaluate(goal, t)[1], (ahead - back) / (2 * dt), atol=1e-2, rtol=1e-2
     )
-    end, _ = goals.evaluate(goal, torch.full((64,), goals.SEGMENT_S))
+    bezier = goal.scenario == goals.SCENARIOS.index("bezier")
+    end, _ = goals.evaluate(goal, goal.duration)
     start, _ = goals.evaluate(goals.next_segment(goal, g), torch.zeros(64))
-    torch.testing.assert_close(start, end, atol=1e-5, rtol=1e-5)
-    static = goal.scenario == goals.SCENARIOS.index("static")
-    assert (goals.evaluate(goal, t)[1][:, static] == 0).all()
+    torch.testing.assert_close(start[:, bezier], end[:, bezier], atol=1e-5, rtol=1e-5)
+    for name in ("static", "dynamic", "takeoff", "throw", "gusts"):
+        still = goal.scenario == goals.SCENARIOS.index(name)
+        assert (goals.evaluate(goal, t)[1][:, still] == 0).all()
+
+
+def _one(name: str, num: int, seed: int = 0) -> goals.Goal:
+    return goals.start({name: 1.0}, num, torch.Generator().manual_seed(seed))
+
+
+def test_the_lissajous_figure_is_the_sum_of_quadswarms_increments() -> None:
+    goal = _one("lissajous", 1)
+    ticks = np.arange(1, 1501) / 100  # s, at 100 Hz
+    steps = [0.03 * np.sin(ticks), 0.01 * np.sin(2 * ticks + 90), 0.01 * np.cos(2 * ticks + 90)]
+    expected = np.cumsum(steps, axis=1) + np.array([-2.0, 0.0, 5.0])[:, None]
+    ours = np.stack([goals.evaluate(goal, torch.tensor([t]))[0][:, 0] for t in ticks], axis=1)
+    np.testing.assert_allclose(ours, expected, atol=0.04)  # the sum runs a step of 3 m/s ahead
+
+
+@pytest.mark.parametrize(("name", "speed"), [("figure8", 1.0), ("figure8_fast", 2.0)])
+def test_a_figure_8_is_flown_at_its_speed_in_the_mean(name: str, speed: float) -> None:
+    goal = _one(name, 3)
+    times = torch.linspace(0, 2 * np.pi * 0.9704 / speed, 2001)[:-1]
+    velocity = torch.stack([goals.evaluate(goal, t.expand(3))[1] for t in times])
+    torch.testing.assert_close(
+        velocity.norm(dim=1).mean(0), torch.full((3,), speed), rtol=1e-3, atol=0
+    )
+    torch.testing.assert_close(velocity.mean(0), torch.zeros(3, 3), atol=2e-3, rtol=0)  # closed
+
+
+def test_a_dynamic_goal_jumps_every_four_to_six_seconds() -> None:
+    goal = _one("dynamic", 500)
+    after = goals.next_segment(goal, torch.Generator().manual_seed(1))
+    assert 4.0 <= float(after.duration.min()) < 4.1 < 5.9 < float(after.duration.max()) <= 6.0
+    moved = (after.coefficients[:3] - goal.coefficients[:3]).norm(dim=0)
+    assert float(moved.mean()) > 1.0
+    away = (after.coefficients[:3] - torch.tensor(goals.CENTRE)[:, None]).abs().amax(1)
+    assert (away <= torch.tensor(goals.DYNAMIC_REACH)).all()
+
+
+def test_a_gust_rises_and_falls_and_pushes_the_vehicle() -> None:
+    goal = _one("gusts", 200)
+    start, middle, end = (goals.wind(goal, goal.duration * share) for share in (0.0, 0.5, 1.0))
+    assert start is not None
+    assert middle is not None
+    assert end is not None
+    torch.testing.assert_close(middle, goal.gust)
+    assert start.abs().max() == 0
+    assert end.abs().max() < 1e-4
+    assert (middle[2] == 0).all()
+    assert float(middle.abs().max()) > 0.9 * goals.GUST_M_S
+    assert goals.wind(_one("static", 4), torch.ones(4)) is None
+    calm, windy = (
+        QuadrotorEnv(256, QuadrotorOptions(scenarios={name: 1.0}, spawn_hard=0.0), seed=4)
+        for name in ("static", "gusts")
+    )
+    drift = []
+    for env in (calm, windy):
+        env.reset()
+        for _ in range(60):
+            env.step(torch.full((4, 256), 0.1))
+        drift.append(env.world.state.velocity[:2].norm(dim=0).mean())
+    assert float(drift[1]) > float(drift[0]) + 0.05
+
+
+def test_a_takeoff_starts_on_the_floor_below_its_goal() -> None:
+    env = QuadrotorEnv(100, QuadrotorOptions(scenarios={"takeoff": 1.0}), seed=0)
+    env.reset()
+    goal, _ = env.goal_now()
+    state = env.world.state
+    assert (state.position[2] == 0).all()
+    assert (state.motor == 0).all()
+    assert (state.velocity == 0).all()
+    assert ((goal[2] >= 0.5) & (goal[2] <= 1.5)).all()
+    assert (goal - state.position)[:2].abs().max() <= 0.5
+    for _ in range(50):
+        assert not env.step(torch.full((4, 100), -1.0)).terminated.any()  # it just stands there
+    assert (env.world.state.position[2] == 0).all()
+
+
+def test_a_thrown_vehicle_may_be_upside_down_for_a_while() -> None:
+    env = QuadrotorEnv(2000, QuadrotorOptions(scenarios={"throw": 1.0}), seed=0)
+    env.reset()
+    spin = env.world.state.angular_velocity.norm(dim=0)
+    assert 9.5 < float(spin.max()) <= 10.0
+    _, x, y, _ = env.world.state.attitude
+    upright = 1 - 2 * (x * x + y * y)
+    assert abs(float(upright.mean())) < 0.05  # any attitude: R33 is uniform in [-1, 1]
+    assert float(upright.std()) == pytest.approx(3**-0.5, rel=0.05)
+    falling = torch.full((4, 2000), -1.0)
+    crashed = torch.stack([env.step(falling).terminated for _ in range(220)])
+    assert not crashed[:50].any()
+    assert crashed[199:].sum() > 100  # still upside down when the time is over
 
 
 def test_the_same_seed_gives_the_same_flight_and_a_saved_state_goes_on_bit_for_bit() -> None:
@@ -135,7 +226,10 @@ def test_the_position_error_is_clipped_by_its_norm() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"scenarios": {"looping": 1}}, "unknown scenario looping: choose from static, bezier"),
+        (
+            {"scenarios": {"looping": 1}},
+            "unknown scenario looping: choose from static, bezier, dynamic",
+        ),
         ({"scenarios": {}}, "none given"),
         ({"control_hz": 70}, "multiple"),
         ({"plant": {"weight": [1, 2]}}, "env.plant.weight"),

@@ -102,8 +102,17 @@ def _minus(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
     return torch.addcmul(a, b, c, value=-1)
 
 
-def step(state: State, plant: Plant, command: Tensor, dt: float, count: int = 1) -> State:
+def step(
+    state: State,
+    plant: Plant,
+    command: Tensor,
+    dt: float,
+    count: int = 1,
+    wind: Tensor | None = None,
+) -> State:
     """`count` physics steps of `dt` s with motor commands (4, N) as fractions of full thrust.
+
+    `wind` (3, N) m/s, world frame: drag is relative to it.
 
     Motors follow a first-order lag (solved exactly), angular velocity the Euler equations
     J w' = tau - w x J w by the midpoint rule, velocity semi-implicitly, position and attitude with
@@ -118,6 +127,7 @@ def step(state: State, plant: Plant, command: Tensor, dt: float, count: int = 1)
     gyro = inverse * torch.stack((jz - jy, jx - jz, jy - jx))
     lift = plant.max_thrust / plant.mass * (2 * dt)  # m/s, twice what one motor adds in a step
     fade = 1 - plant.drag * dt
+    blown = None if wind is None else wind * (plant.drag * dt)
     position, velocity, attitude = state.position, state.velocity, state.attitude
     spin, motor = state.angular_velocity, state.motor
     for _ in range(count):
@@ -138,7 +148,7 @@ def step(state: State, plant: Plant, command: Tensor, dt: float, count: int = 1)
                 _minus(twice * 0.5 - GRAVITY * dt, torch.addcmul(x * x, y, y), twice),
             )
         )
-        pushed = torch.addcmul(kick, velocity, fade)
+        pushed = torch.addcmul(kick if blown is None else kick + blown, velocity, fade)
         position = torch.add(position, velocity + pushed, alpha=0.5 * dt)
         attitude = rotate(attitude, (spin + turned) * (0.5 * dt))
         velocity, spin = pushed, turned

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -10,7 +11,6 @@ from torch import Tensor
 
 from hyperppo.envs.base import Step
 from hyperppo.envs.quadrotor import dynamics, goals, observation
-from hyperppo.envs.quadrotor.goals import Goal
 from hyperppo.envs.quadrotor.noise import NoisePool
 from hyperppo.envs.quadrotor.options import QuadrotorOptions
 from hyperppo.envs.quadrotor.spawn import spawn
@@ -24,7 +24,9 @@ from hyperppo.envs.quadrotor.world import (
 )
 from hyperppo.errors import HyperPPOError
 
+RECOVERY_S = 2.0  # how long a thrown vehicle may be upside down
 SETTLED_S = 3.0  # the tracking error counts from here on: before it, the vehicle is on its way
+_THROW = goals.SCENARIOS.index("throw")
 _SPARES = 1024  # episode starts drawn together: one by one they would cost a step's time
 
 
@@ -60,6 +62,7 @@ class QuadrotorEnv:
         self.episode_steps = round(options.episode_s * options.control_hz)
         self.generator = torch.Generator(self.device).manual_seed(seed)
         self._noise = NoisePool(seed, self.generator)
+        self._throws = options.scenarios.get("throw", 0.0) > 0
         self._nan = torch.tensor(math.nan, device=self.device)
         self.world = spawn(options, num_envs, self.generator)
         self._refill()
@@ -92,7 +95,11 @@ class QuadrotorEnv:
         # Differences and maxima of numbers are faster than comparisons and logic.
         too_fast = torch.addcmul(spin_xy, wz, wz) - options.max_spin_rad_s**2
         excess = torch.maximum(distance - options.max_distance_m, too_fast)
-        crashed = torch.maximum(excess, -view.upright) > 0
+        tilt = -view.upright
+        if self._throws:
+            recovering = world.time < round(RECOVERY_S * options.control_hz)
+            tilt = tilt - 2.0 * (recovering & (world.goal.scenario == _THROW))
+        crashed = torch.maximum(excess, tilt) > 0
         # Far away the exponent is cut: numbers below 1e-38 make a processor slow.
         near = torch.exp(((distance * distance) * (-1 / w.near_m**2)).clamp(min=-80.0))
         reward = w.alive - distance.clamp(max=4.0) * w.distance
@@ -124,7 +131,8 @@ class QuadrotorEnv:
             world.disturbance = torch.add(kick, world.disturbance, alpha=0.85)
             command = (command + world.disturbance).clamp(0.0, 1.0)
         dt, count = 1 / options.physics_hz, options.physics_hz // options.control_hz
-        state = dynamics.step(world.state, world.plant, command, dt, count)
+        wind = goals.wind(world.goal, world.segment_time * (1 / options.control_hz))
+        state = dynamics.step(world.state, world.plant, command, dt, count, wind)
         world.state = dynamics.keep_in_room(state)
         world.action = action
         if options.previous_actions:
@@ -137,7 +145,7 @@ class QuadrotorEnv:
 
         Returns the critic's input before the reset, (critic_dim, K), of the K truncated episodes.
         """
-        over = self.world.segment_time >= goals.SEGMENT_S * self.options.control_hz
+        over = self.world.segment_time >= self.world.goal.duration * self.options.control_hz
         events = torch.nonzero(crashed | truncated | over).squeeze(1)
         self._next_segment(events[over[events]])
         final = seen[:, events[truncated[events]]]
@@ -147,9 +155,8 @@ class QuadrotorEnv:
     def _next_segment(self, index: Tensor) -> None:
         if len(index):
             goal = self.world.goal
-            old = Goal(goal.scenario[index], goal.coefficients[:, index])
-            new = goals.next_segment(old, self.generator)
-            goal.coefficients[:, index] = new.coefficients
+            parts = {name: tensor[..., index] for name, tensor in tensors(goal)}
+            overwrite(goal, index, goals.next_segment(replace(goal, **parts), self.generator), 0)
             self.world.segment_time[index] = 0
 
     def _refill(self) -> None:

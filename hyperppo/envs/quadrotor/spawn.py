@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import fields
 
 import torch
 from torch import Tensor
@@ -11,6 +12,8 @@ from hyperppo.envs.quadrotor import dynamics, goals
 from hyperppo.envs.quadrotor.dynamics import Plant, State
 from hyperppo.envs.quadrotor.options import PlantRanges, QuadrotorOptions, Range
 from hyperppo.envs.quadrotor.world import World, begin
+
+THROW_RAD_S = 10.0
 
 
 def spawn(options: QuadrotorOptions, num: int, generator: torch.Generator) -> World:
@@ -33,7 +36,39 @@ def spawn(options: QuadrotorOptions, num: int, generator: torch.Generator) -> Wo
         angular_velocity=torch.where(hard, 4.0, 0.5) * _uniform((-1.0, 1.0), (3, num), generator),
         motor=(hover * _uniform((0.0, 1.0), (num,), generator)).repeat(4, 1),
     )
+    for name, prepare in (("takeoff", _on_the_floor), ("throw", _thrown)):
+        if options.scenarios.get(name, 0.0) > 0:
+            chosen = goal.scenario == goals.SCENARIOS.index(name)
+            prepared = prepare(state, first, generator)
+            pairs = [(getattr(prepared, f.name), getattr(state, f.name)) for f in fields(State)]
+            state = State(*(torch.where(chosen, new, old) for new, old in pairs))
     return begin(state, plant, goal, options.previous_actions)
+
+
+def _on_the_floor(state: State, goal: Tensor, generator: torch.Generator) -> State:
+    """Below the goal (3, N) but for half a metre, level, at rest, motors off."""
+    beside = _uniform((-0.5, 0.5), (3, goal.shape[1]), generator)
+    position = torch.cat(((goal + beside)[:2], torch.zeros_like(goal[2:])))
+    heading = state.attitude * torch.tensor([1.0, 0.0, 0.0, 1.0], device=goal.device)[:, None]
+    still = torch.zeros_like(position)
+    return State(
+        position, still, heading / heading.norm(dim=0), still, torch.zeros_like(state.motor)
+    )
+
+
+def _thrown(state: State, goal: Tensor, generator: torch.Generator) -> State:
+    """Any attitude, turning at up to `THROW_RAD_S` about any axis."""
+    device = goal.device
+    attitude = torch.randn(state.attitude.shape, generator=generator, device=device)
+    axis = torch.randn(goal.shape, generator=generator, device=device)
+    spin = _uniform((0.0, THROW_RAD_S), (goal.shape[1],), generator)
+    return State(
+        state.position,
+        _uniform((-1.0, 1.0), tuple(goal.shape), generator),
+        attitude / attitude.norm(dim=0),
+        axis / axis.norm(dim=0) * spin,
+        state.motor,
+    )
 
 
 def sample_plant(ranges: PlantRanges, num: int, generator: torch.Generator) -> Plant:

@@ -95,17 +95,20 @@ def critic_dim(previous_actions: int) -> int:
 
 
 def tensors(world: Any, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
-    """Every tensor of a World, by its dotted name."""
+    """Every tensor of a World, or of a part of it, by its dotted name."""
     for f in fields(world):
         value = getattr(world, f.name)
         if isinstance(value, Tensor):
             yield prefix + f.name, value
-        else:
+        elif value is not None:
             yield from tensors(value, f"{prefix}{f.name}.")
 
 
-def overwrite(world: World, index: Tensor, fresh: World, first: int) -> None:
-    """Put columns first, first + 1, ... of `fresh` in place of the columns `index` of `world`."""
+def overwrite(world: Any, index: Tensor, fresh: Any, first: int) -> None:
+    """Put columns first, first + 1, ... of `fresh` in place of the columns `index` of `world`.
+
+    Both are a World, or the same part of one.
+    """
     taken = slice(first, first + len(index))
     for (_, old), (_, new) in zip(tensors(world), tensors(fresh), strict=True):
         old.index_copy_(-1, index, new[..., taken])
