@@ -42,6 +42,7 @@ _SCENARIOS = (
     "static, bezier, dynamic, lissajous, mix (of these four), figure8, figure8_fast, takeoff, "
     "throw, gusts"
 )
+_PLANT = "Another vehicle: quadswarm, learning-to-fly, L250, P250, T350, wide (docs/plant.md)."
 
 
 @app.command()
@@ -61,6 +62,7 @@ def train(
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="Any setting: ppo.gamma=0.995. Repeatable.")
     ] = None,
+    plant: Annotated[str | None, typer.Option(help=_PLANT)] = None,
     episodes: Annotated[int, typer.Option(help="Episodes an architecture, leaderboard.")] = 16,
     evaluate_every: Annotated[
         int, typer.Option(help="Evaluate a sample of architectures every so many steps; 0: never.")
@@ -79,6 +81,7 @@ def train(
 
     from hyperppo import train as job
     from hyperppo.config import make_config
+    from hyperppo.envs.quadrotor.plants import plant_options
     from hyperppo.envs.registry import resolve_options
     from hyperppo.evaluate import rank
     from hyperppo.processor import set_threads
@@ -98,6 +101,8 @@ def train(
             given["meta_batch"] = 1
         optional = {"steps": steps, "num_envs": num_envs, "meta_batch": meta_batch}
         given |= {name: value for name, value in optional.items() if value is not None}
+        if plant:
+            given["env"] = plant_options(plant)
         config = make_config(given, set_ or [])
         config = make_config({**config.to_dict(), "env": resolve_options(task, config.env)})
     with job.locked(directory):
@@ -128,6 +133,7 @@ def evaluate(
     ] = False,
     episodes: Annotated[int, typer.Option(help="Episodes an architecture.")] = 16,
     scenario: Annotated[str | None, typer.Option(help=f"Only this scenario: {_SCENARIOS}.")] = None,
+    plant: Annotated[str | None, typer.Option(help=_PLANT)] = None,
     sampled: Annotated[
         bool, typer.Option(help="Sample actions instead of taking the mean.")
     ] = False,
@@ -159,6 +165,7 @@ def evaluate(
     from hyperppo.checkpoint import load_run
     from hyperppo.config import apply_override
     from hyperppo.envs.quadrotor.goals import shares
+    from hyperppo.envs.quadrotor.plants import plant_options
     from hyperppo.evaluate import evaluate as measure
     from hyperppo.evaluate import rank
     from hyperppo.processor import set_threads
@@ -169,8 +176,8 @@ def evaluate(
         raise HyperPPOError("say what to evaluate: --arch 64,64 (repeatable) or --all")
     if halving and not all_:
         raise HyperPPOError("--successive-halving ranks every architecture: use it with --all")
-    if all_ and (scenario or set_):
-        raise HyperPPOError("the leaderboard (--all) takes neither --scenario nor --set")
+    if all_ and (scenario or plant or set_):
+        raise HyperPPOError("the leaderboard (--all) takes no --scenario, --plant or --set")
     set_threads(threads)
     if all_:
         console = Console(stderr=True)
@@ -182,6 +189,8 @@ def evaluate(
     for architecture in architectures:
         loaded.space.index(architecture)
     options: dict[str, Any] = {"env": copy.deepcopy(loaded.config.env)}
+    if plant:
+        options["env"] |= plant_options(plant)
     for override in set_ or []:
         if not override.startswith("env."):
             raise HyperPPOError(f"--set {override}: only env settings can be changed here")
@@ -207,6 +216,7 @@ def fly(
     run: Annotated[Path, typer.Argument(help="Run directory.")],
     arch: Annotated[str, typer.Option(help="Hidden widths, for example 4 or 64,64.")] = "16",
     scenario: Annotated[str, typer.Option(help=f"One of {_SCENARIOS}.")] = "bezier",
+    plant: Annotated[str | None, typer.Option(help=_PLANT)] = None,
     seed: Annotated[int, typer.Option(help="Draws the plant, the goal and the start.")] = 0,
     out: Annotated[Path | None, typer.Option(help="Picture (default build/flight.png).")] = None,
     as_json: JsonOption = False,
@@ -220,7 +230,7 @@ def fly(
     from hyperppo.flight import fly as fly_once
     from hyperppo.space import parse_architecture
 
-    flight = fly_once(load_run(run), parse_architecture(arch), scenario, seed)
+    flight = fly_once(load_run(run), parse_architecture(arch), scenario, seed, plant)
     picture = out or Path("build") / "flight.png"
     draw(flight, picture)
     hz = flight.control_hz

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from hyperppo.checkpoint import Run
 from hyperppo.envs.quadrotor import QuadrotorEnv
 from hyperppo.envs.quadrotor.goals import shares
+from hyperppo.envs.quadrotor.plants import plant_options
 from hyperppo.envs.registry import make_env
 from hyperppo.errors import HyperPPOError
 from hyperppo.files import replacing
@@ -41,10 +42,18 @@ class Flight:
 
 
 @torch.inference_mode()
-def fly(run: Run, architecture: Architecture, scenario: str, seed: int) -> Flight:
-    """Fly one episode with deterministic actions on a plant drawn from the run's ranges."""
+def fly(
+    run: Run, architecture: Architecture, scenario: str, seed: int, plant: str | None = None
+) -> Flight:
+    """Fly one episode with deterministic actions on a vehicle drawn from the run's ranges.
+
+    `plant` names other ranges (`plants.py`). Raises HyperPPOError.
+    """
     policy = run.policy(architecture)
-    env = make_env(run.task, {**run.config.env, "scenarios": shares(scenario)}, 1, seed)
+    options = {**run.config.env, "scenarios": shares(scenario)}
+    if plant:
+        options |= plant_options(plant)
+    env = make_env(run.task, options, 1, seed)
     if not isinstance(env, QuadrotorEnv):
         raise HyperPPOError(f"{run.path} was not trained on the quadrotor: nothing to fly")
     observation, _ = env.reset()

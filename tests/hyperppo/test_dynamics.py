@@ -36,8 +36,21 @@ def make(n: int, seed: int = 0) -> tuple[State, Plant]:
         inertia=torch.tensor(dynamics.INERTIA)[:, None] * (0.8 + 0.4 * rand(3, n)),
         drag=0.1 + 0.4 * rand(n),
         torque_to_thrust=0.0058 + 0.0017 * rand(n),
+        motor_fall_ratio=1 + 3 * rand(n),
+        motor_gain=0.9 + 0.2 * rand(4, n),
+        centre_of_mass=0.006 * rand(2, n) - 0.003,
     )
     return state, plant
+
+
+def double(data: State | Plant) -> dict[str, Tensor]:
+    return {f: v.double() for f in data.__dataclass_fields__ if (v := getattr(data, f)) is not None}
+
+
+def plain() -> Plant:
+    """One vehicle, its motors alike, its centre of mass in the middle."""
+    drawn = make(1)[1]
+    return replace(drawn, motor_fall_ratio=None, motor_gain=None, centre_of_mass=None)
 
 
 def still(n: int = 1) -> State:
@@ -50,9 +63,11 @@ def reference_step(
     p: Array, v: Array, R: Array, w: Array, f: Array, plant: dict[str, Array], u: Array
 ) -> tuple[Array, Array, Array, Array, Array]:
     """One vehicle, float64, rotation matrices and Rodrigues' formula instead of quaternions."""
-    f = u + (f - u) * np.exp(-DT / plant["motor_time_constant"])
-    force = f * plant["max_thrust"]
+    lag = np.where(u > f, 1.0, plant["motor_fall_ratio"]) * plant["motor_time_constant"]
+    f = u + (f - u) * np.exp(-DT / lag)
+    force = f * plant["motor_gain"] * plant["max_thrust"]
     arms = np.array([[1, -1, 0], [-1, -1, 0], [-1, 1, 0], [1, 1, 0]]) * dynamics.MOTOR_OFFSET
+    arms = arms - np.array([*plant["centre_of_mass"], 0.0])
     spins = np.array([-1, 1, -1, 1])
     torque = sum(np.cross(r, [0, 0, F]) for r, F in zip(arms, force, strict=True))
     torque = torque + np.array([0, 0, (spins * force).sum() * plant["torque_to_thrust"]])
@@ -77,8 +92,7 @@ def test_agrees_with_an_independent_float64_integrator_over_100_steps() -> None:
     n = 6
     state, plant = make(n)
     commands = torch.rand(100, 4, n, generator=torch.Generator().manual_seed(5))
-    doubled = State(*(getattr(state, f).double() for f in State.__dataclass_fields__))
-    plant64 = Plant(*(getattr(plant, f).double() for f in Plant.__dataclass_fields__))
+    doubled, plant64 = State(**double(state)), Plant(**double(plant))
     references = []
     for i in range(n):
         constants = {f: getattr(plant64, f)[..., i].numpy() for f in Plant.__dataclass_fields__}
@@ -104,9 +118,35 @@ def test_agrees_with_an_independent_float64_integrator_over_100_steps() -> None:
         np.testing.assert_allclose(ours, R, atol=1e-5)
 
 
+def test_neutral_particulars_change_nothing() -> None:
+    state, plant = make(5)
+    without = replace(plant, motor_fall_ratio=None, motor_gain=None, centre_of_mass=None)
+    ones = torch.ones(5)
+    neutral = replace(
+        plant,
+        motor_fall_ratio=ones,
+        motor_gain=ones.expand(4, 5),
+        centre_of_mass=torch.zeros(2, 5),
+    )
+    command = torch.rand(4, 5, generator=torch.Generator().manual_seed(3))
+    a, b = (dynamics.step(state, p, command, DT, 20) for p in (without, neutral))
+    for f in State.__dataclass_fields__:
+        torch.testing.assert_close(getattr(a, f), getattr(b, f), atol=1e-5, rtol=1e-5)
+
+
+def test_several_steps_at_once_are_one_after_the_other() -> None:
+    state, plant = make(5)
+    command = torch.rand(4, 5, generator=torch.Generator().manual_seed(3))
+    wind = torch.tensor([[2.0], [-1.0], [0.0]]).expand(3, 5)
+    together = dynamics.step(state, plant, command, DT, 3, wind)
+    for _ in range(3):
+        state = dynamics.step(state, plant, command, DT, wind=wind)
+    for f in State.__dataclass_fields__:
+        torch.testing.assert_close(getattr(together, f), getattr(state, f), atol=1e-6, rtol=1e-6)
+
+
 def test_free_fall_is_a_parabola() -> None:
-    state, plant = still(), make(1)[1]
-    plant = replace(plant, drag=torch.zeros(1))
+    state, plant = still(), replace(plain(), drag=torch.zeros(1))
     for _ in range(200):
         state = dynamics.step(state, plant, torch.zeros(4, 1), DT)
     assert state.position[2].item() == pytest.approx(-dynamics.GRAVITY / 2, rel=1e-3)
@@ -115,8 +155,7 @@ def test_free_fall_is_a_parabola() -> None:
 
 def test_without_forces_energy_and_angular_momentum_are_conserved() -> None:
     state, plant = make(16)
-    state = State(*(getattr(state, f).double() for f in State.__dataclass_fields__))
-    plant = Plant(*(getattr(plant, f).double() for f in Plant.__dataclass_fields__))
+    state, plant = State(**double(state)), Plant(**double(plant))
     state.motor = torch.zeros_like(state.motor)
 
     def momentum(s: State) -> Tensor:
@@ -151,7 +190,7 @@ def test_motors_turn_the_body_the_way_a_crazyflie_does(
 ) -> None:
     command = torch.full((4, 1), 0.4)
     command[list(motors)] = 0.5
-    state = dynamics.step(still(), make(1)[1], command, DT)
+    state = dynamics.step(still(), plain(), command, DT)
     spin = state.angular_velocity[:, 0]
     assert spin[axis].item() * sign > 0
     assert spin.abs().argmax().item() == axis

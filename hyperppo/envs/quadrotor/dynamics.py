@@ -39,10 +39,13 @@ class Plant:
 
     mass: Tensor  # (N,) kg
     max_thrust: Tensor  # (N,) N, one motor at full thrust
-    motor_time_constant: Tensor  # (N,) s
+    motor_time_constant: Tensor  # (N,) s, of rising thrust
     inertia: Tensor  # (3, N) kg m^2, diagonal
     drag: Tensor  # (N,) 1/s
     torque_to_thrust: Tensor  # (N,) m
+    motor_fall_ratio: Tensor | None = None  # (N,) lag of falling thrust over rising; None: 1
+    motor_gain: Tensor | None = None  # (4, N) each motor's thrust over the mean motor's; None: 1
+    centre_of_mass: Tensor | None = None  # (2, N) m, along body x and y; None: in the middle
 
 
 def rotation_matrix(attitude: Tensor) -> Tensor:
@@ -127,16 +130,31 @@ def step(
     gyro = inverse * torch.stack((jz - jy, jx - jz, jy - jx))
     lift = plant.max_thrust / plant.mass * (2 * dt)  # m/s, twice what one motor adds in a step
     fade = 1 - plant.drag * dt
+    kept_falling = None
+    if plant.motor_fall_ratio is not None:
+        falling = plant.motor_time_constant * plant.motor_fall_ratio
+        kept_falling = torch.exp(falling.reciprocal() * -dt)
     blown = None if wind is None else wind * (plant.drag * dt)
     position, velocity, attitude = state.position, state.velocity, state.attitude
     spin, motor = state.angular_velocity, state.motor
     for _ in range(count):
-        motor = torch.lerp(command, motor, keep)
-        f1, f2, f3, f4 = motor.unbind(0)
+        if kept_falling is None:
+            motor = torch.lerp(command, motor, keep)
+        else:
+            ahead = motor - command
+            above, below = ahead.clamp(min=0.0), ahead.clamp(max=0.0)
+            motor = torch.addcmul(torch.addcmul(command, above, kept_falling), below, keep)
+        thrusts = motor if plant.motor_gain is None else motor * plant.motor_gain
+        f1, f2, f3, f4 = thrusts.unbind(0)
         right, left, front, back = f1 + f2, f3 + f4, f1 + f4, f2 + f3
         # A rotor that turns counter-clockwise pushes the body clockwise.
         yaw = (f2 + f4) - (f1 + f3)
-        turn = torch.stack((left - right, back - front, yaw)) * leverage
+        roll, pitch = left - right, back - front
+        if plant.centre_of_mass is not None:  # r x F of the whole lift, about the centre of mass
+            x, y = (plant.centre_of_mass * (1 / MOTOR_OFFSET)).unbind(0)
+            roll = _minus(roll, y, left + right)
+            pitch = torch.addcmul(pitch, x, left + right)
+        turn = torch.stack((roll, pitch, yaw)) * leverage
         half = torch.add(spin, _spun(spin, gyro, turn), alpha=0.5)
         turned = spin + _spun(half, gyro, turn)
         w, x, y, z = attitude.unbind(0)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from hyperppo.envs.base import Step
-from hyperppo.envs.quadrotor import dynamics, goals, observation
+from hyperppo.envs.quadrotor import delays, dynamics, goals, observation
 from hyperppo.envs.quadrotor.noise import NoisePool
 from hyperppo.envs.quadrotor.options import QuadrotorOptions
 from hyperppo.envs.quadrotor.spawn import spawn
@@ -70,7 +70,7 @@ class QuadrotorEnv:
     def reset(self) -> tuple[Tensor, Tensor]:
         """Start every episode anew."""
         self.world = spawn(self.options, self.num_envs, self.generator)
-        seen = look(self.world, self.options, self._noise).seen
+        seen = look(self.world, self.options, self._noise, first=True).seen
         return seen[: self.obs_dim], seen
 
     def desynchronise(self) -> None:
@@ -125,7 +125,10 @@ class QuadrotorEnv:
     def _move(self, action: Tensor) -> None:
         """Physics for one control step, with the motor commands disturbed."""
         options, world = self.options, self.world
+        late = world.command_delay
         command = (action + 1) * 0.5
+        if late is not None:
+            command = delays.send(late, command)
         if options.thrust_noise > 0:
             kick = self._noise.draw(ACT_DIM, self.num_envs) * options.thrust_noise
             world.disturbance = torch.add(kick, world.disturbance, alpha=0.85)
@@ -161,7 +164,7 @@ class QuadrotorEnv:
 
     def _refill(self) -> None:
         self._spares, self._used = spawn(self.options, _SPARES, self.generator), 0
-        self._seen_of_spares = look(self._spares, self.options, self._noise).seen
+        self._seen_of_spares = look(self._spares, self.options, self._noise, first=True).seen
 
     def _restart(self, index: Tensor, seen: Tensor) -> None:
         """Start new episodes in the environments `index`; `seen` shows them, in place."""

@@ -32,3 +32,8 @@ class NoisePool:
             )
         offset = int(torch.randint(_POOL - size, (), generator=self._generator))
         return self._pool[offset : offset + size].view(rows, columns)
+
+    def chance(self, probability: float, columns: int) -> Tensor:
+        """Which of N things happen, (columns,) bool, each with this probability."""
+        device = self._generator.device
+        return torch.rand(columns, generator=self._generator, device=device) < probability

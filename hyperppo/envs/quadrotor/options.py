@@ -17,7 +17,8 @@ class PlantRanges:
 
     Centres: Crazyflie 2.1 datasheet (27 g, 92 mm motor to motor), Foerster 2015 "System
     Identification of the Crazyflie 2.0 Nano Quadrocopter" (inertia, torque/thrust, thrust), motor
-    lag between the published 0.04 and 0.15 s. Thrust/weight covers battery and payload.
+    lag between the published 0.04 and 0.15 s. Thrust/weight covers battery and payload. What is
+    neutral by default is drawn by the plants of `plants.py`; docs/plant.md has the whole table.
     """
 
     mass_kg: Range = (0.027, 0.032)
@@ -26,16 +27,24 @@ class PlantRanges:
     inertia_scale: Range = (0.8, 1.2)  # per axis, times `INERTIA`
     drag_per_s: Range = (0.1, 0.5)  # linear drag, acceleration = -drag * velocity
     torque_to_thrust_m: Range = (0.0058, 0.0075)
+    motor_fall_ratio: Range = (1.0, 1.0)  # lag of falling thrust over that of rising thrust
+    motor_spread: float = 0.0  # each motor's thrust is within 1 +- this of the mean
+    centre_of_mass_m: float = 0.0  # it is off the middle by at most this along body x and y
+    action_delay_steps: tuple[int, int] = (0, 0)  # control steps until a command reaches the motors
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class SensorNoise:
-    """Standard deviations of the white noise on the observation (QuadSwarm's sensor model)."""
+    """What sensors do to the observation: white noise by its standard deviation (QuadSwarm's)."""
 
     position_m: float = 0.005
     velocity_m_s: float = 0.01
     attitude_rad: float = 0.01
     gyro_rad_s: float = 0.02
+    scale: Range = (1.0, 1.0)  # of the noise of position and velocity, drawn per episode
+    gyro_bias_rad_s: float = 0.0  # standard deviation of a constant offset, drawn per episode
+    delay_steps: tuple[int, int] = (0, 0)  # control steps until a measurement is seen, per episode
+    dropped: float = 0.0  # share of control steps without a new measurement: the last one stays
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))

@@ -8,10 +8,10 @@ from dataclasses import fields
 import torch
 from torch import Tensor
 
-from hyperppo.envs.quadrotor import dynamics, goals
+from hyperppo.envs.quadrotor import delays, dynamics, goals
 from hyperppo.envs.quadrotor.dynamics import Plant, State
-from hyperppo.envs.quadrotor.options import PlantRanges, QuadrotorOptions, Range
-from hyperppo.envs.quadrotor.world import World, begin
+from hyperppo.envs.quadrotor.options import PlantRanges, QuadrotorOptions, Range, SensorNoise
+from hyperppo.envs.quadrotor.world import ACT_DIM, SENSED, Sensors, World, begin
 
 THROW_RAD_S = 10.0
 
@@ -42,7 +42,11 @@ def spawn(options: QuadrotorOptions, num: int, generator: torch.Generator) -> Wo
             prepared = prepare(state, first, generator)
             pairs = [(getattr(prepared, f.name), getattr(state, f.name)) for f in fields(State)]
             state = State(*(torch.where(chosen, new, old) for new, old in pairs))
-    return begin(state, plant, goal, options.previous_actions)
+    sensors = draw_sensors(options.noise, num, generator)
+    lag = delays.draw(options.plant.action_delay_steps, ACT_DIM, num, generator)
+    if lag is not None:
+        delays.fill(lag, state.motor)
+    return begin(state, plant, goal, options.previous_actions, sensors, lag)
 
 
 def _on_the_floor(state: State, goal: Tensor, generator: torch.Generator) -> State:
@@ -78,6 +82,14 @@ def sample_plant(ranges: PlantRanges, num: int, generator: torch.Generator) -> P
     low, high = ranges.motor_time_constant_s
     log_lag = _uniform((math.log(low), math.log(high)), (num,), generator)
     nominal = torch.tensor(dynamics.INERTIA, device=generator.device)[:, None]
+    fall = spread = offset = None
+    if ranges.motor_fall_ratio != (1.0, 1.0):
+        fall = _uniform(ranges.motor_fall_ratio, (num,), generator)
+    if ranges.motor_spread > 0:
+        spread = 1 + _uniform((-ranges.motor_spread, ranges.motor_spread), (4, num), generator)
+    if ranges.centre_of_mass_m > 0:
+        reach = (-ranges.centre_of_mass_m, ranges.centre_of_mass_m)
+        offset = _uniform(reach, (2, num), generator)
     return Plant(
         mass=mass,
         max_thrust=thrust_to_weight * mass * (dynamics.GRAVITY / 4),
@@ -85,7 +97,23 @@ def sample_plant(ranges: PlantRanges, num: int, generator: torch.Generator) -> P
         inertia=nominal * _uniform(ranges.inertia_scale, (3, num), generator),
         drag=_uniform(ranges.drag_per_s, (num,), generator),
         torque_to_thrust=_uniform(ranges.torque_to_thrust_m, (num,), generator),
+        motor_fall_ratio=fall,
+        motor_gain=spread,
+        centre_of_mass=offset,
     )
+
+
+def draw_sensors(noise: SensorNoise, num: int, generator: torch.Generator) -> Sensors:
+    """Draw what is constant about the sensors of `num` vehicles."""
+    scale = bias = held = None
+    if noise.scale != (1.0, 1.0):
+        scale = _uniform(noise.scale, (num,), generator)
+    if noise.gyro_bias_rad_s > 0:
+        standard = torch.randn((3, num), generator=generator, device=generator.device)
+        bias = standard * noise.gyro_bias_rad_s
+    if noise.dropped > 0:
+        held = torch.zeros((SENSED, num), device=generator.device)
+    return Sensors(scale, bias, delays.draw(noise.delay_steps, SENSED, num, generator), held)
 
 
 def _uniform(low_high: Range, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:

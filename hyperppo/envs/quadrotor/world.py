@@ -9,13 +9,25 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hyperppo.envs.quadrotor import dynamics, goals, observation
+from hyperppo.envs.quadrotor import delays, dynamics, goals, observation
+from hyperppo.envs.quadrotor.delays import Delay
 from hyperppo.envs.quadrotor.dynamics import Plant, State
 from hyperppo.envs.quadrotor.goals import Goal
 from hyperppo.envs.quadrotor.noise import NoisePool
 from hyperppo.envs.quadrotor.options import QuadrotorOptions
 
 ACT_DIM = 4
+SENSED = 18  # numbers of the observation that are measured; past actions are known
+
+
+@dataclass
+class Sensors:
+    """What is particular about the sensors of N vehicles; None: nothing."""
+
+    scale: Tensor | None  # (N,) of the noise of position and velocity
+    gyro_bias: Tensor | None  # (3, N) rad/s
+    delay: Delay | None
+    held: Tensor | None  # (SENSED, N) the last measurement, where updates may be dropped
 
 
 @dataclass
@@ -30,6 +42,8 @@ class World:
     action: Tensor  # (4, N) the last one, in [-1, 1]
     disturbance: Tensor  # (4, N) of the motor commands
     history: Tensor  # (4 k, N) actions, newest first
+    sensors: Sensors
+    command_delay: Delay | None  # between an action and the motors
 
 
 @dataclass(frozen=True)
@@ -42,12 +56,29 @@ class View:
     upright: Tensor  # (N,) cosine of the tilt, R33
 
 
-def begin(state: State, plant: Plant, goal: Goal, previous_actions: int) -> World:
+def begin(
+    state: State,
+    plant: Plant,
+    goal: Goal,
+    previous_actions: int,
+    sensors: Sensors,
+    command_delay: Delay | None,
+) -> World:
     """Flights that start now."""
     time = torch.zeros_like(plant.mass)
     action = torch.zeros_like(state.motor)
-    history = action.repeat(previous_actions, 1)
-    return World(state, plant, goal, time, time.clone(), action, torch.zeros_like(action), history)
+    return World(
+        state,
+        plant,
+        goal,
+        time,
+        segment_time=time.clone(),
+        action=action,
+        disturbance=torch.zeros_like(action),
+        history=action.repeat(previous_actions, 1),
+        sensors=sensors,
+        command_delay=command_delay,
+    )
 
 
 def goal_now(world: World, control_hz: int) -> tuple[Tensor, Tensor]:
@@ -55,25 +86,33 @@ def goal_now(world: World, control_hz: int) -> tuple[Tensor, Tensor]:
     return goals.evaluate(world.goal, world.segment_time * (1 / control_hz))
 
 
-def look(world: World, options: QuadrotorOptions, noise: NoisePool) -> View:
-    """Observe through noisy sensors: attitude noise is a small rotation of the body frame.
+def look(world: World, options: QuadrotorOptions, noise: NoisePool, first: bool = False) -> View:
+    """Observe through the sensors: attitude noise is a small rotation of the body frame.
 
     `seen` is the observation, and on top of it the distance, plant, goal velocity and motors.
+    Measurements that come late or not at all are kept in `world.sensors`; at the `first` look of
+    an episode all that is on its way is what is there.
     """
-    std, state, plant = options.noise, world.state, world.plant
+    std, state, plant, sensors = options.noise, world.state, world.plant, world.sensors
     goal_position, goal_velocity = goal_now(world, options.control_hz)
     position_error = state.position - goal_position
     velocity_error = state.velocity - goal_velocity
     n = noise.draw(12, state.position.shape[1])
-    seen_attitude = dynamics.rotate(state.attitude, n[6:9] * std.attitude_rad)
-    observed = observation.build(
-        torch.add(position_error, n[0:3], alpha=std.position_m),
-        torch.add(velocity_error, n[3:6], alpha=std.velocity_m_s),
+    n_position, n_velocity, n_attitude, n_gyro = n[0:3], n[3:6], n[6:9], n[9:12]
+    if sensors.scale is not None:
+        n_position, n_velocity = n_position * sensors.scale, n_velocity * sensors.scale
+    spin = torch.add(state.angular_velocity, n_gyro, alpha=std.gyro_rad_s)
+    seen_attitude = dynamics.rotate(state.attitude, n_attitude * std.attitude_rad)
+    *measured, history = observation.build(
+        torch.add(position_error, n_position, alpha=std.position_m),
+        torch.add(velocity_error, n_velocity, alpha=std.velocity_m_s),
         dynamics.rotation_matrix(seen_attitude),
-        torch.add(state.angular_velocity, n[9:12], alpha=std.gyro_rad_s),
+        spin if sensors.gyro_bias is None else spin + sensors.gyro_bias,
         options.position_clip_m,
         world.history,
     )
+    if sensors.delay is not None or sensors.held is not None:
+        measured = [_late(sensors, torch.cat(measured), std.dropped, noise, first)]
     distance = dynamics.norm(position_error)
     rows = [
         distance,
@@ -83,10 +122,26 @@ def look(world: World, options: QuadrotorOptions, noise: NoisePool) -> View:
         plant.torque_to_thrust,
     ]
     privileged = [goal_velocity, state.motor, world.disturbance, world.action, plant.inertia]
-    seen = torch.cat([*observed, *(row[None] for row in rows), *privileged])
+    seen = torch.cat([*measured, history, *(row[None] for row in rows), *privileged])
     _, x, y, _ = state.attitude.unbind(0)
     upright = 1 - 2 * torch.addcmul(x * x, y, y)
     return View(seen, distance, dynamics.norm(velocity_error), upright)
+
+
+def _late(
+    sensors: Sensors, measured: Tensor, dropped: float, noise: NoisePool, first: bool
+) -> Tensor:
+    """What the policy gets to see of measurements (SENSED, N)."""
+    if sensors.delay is not None:
+        if first:
+            delays.fill(sensors.delay, measured)
+        measured = delays.send(sensors.delay, measured)
+    if sensors.held is not None:
+        if not first:
+            gone = noise.chance(dropped, measured.shape[1])
+            measured = torch.where(gone, sensors.held, measured)
+        sensors.held = measured
+    return measured
 
 
 def critic_dim(previous_actions: int) -> int:
