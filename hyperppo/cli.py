@@ -212,6 +212,53 @@ def evaluate(
 
 
 @app.command()
+def robustness(
+    run: Annotated[Path, typer.Argument(help="Run directory.")],
+    arch: Annotated[str, typer.Option(help="Hidden widths, for example 4 or 64,64.")] = "16",
+    scenario: Annotated[str, typer.Option(help=f"One of {_SCENARIOS}.")] = "static",
+    plant: Annotated[str | None, typer.Option(help=_PLANT)] = None,
+    episodes: Annotated[int, typer.Option(help="Episodes a cell.")] = 64,
+    seed: Annotated[int, typer.Option(help="Draws vehicles, goals and starts.")] = 0,
+    out: Annotated[
+        Path | None, typer.Option(help="Picture (default build/robustness.png).")
+    ] = None,
+    threads: ThreadsOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Map crash rate and error over thrust/weight and motor lag, and over delay and sensor noise.
+
+    Example: hyperppo robustness runs/quadrotor --arch 16
+    """
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from hyperppo.checkpoint import load_run
+    from hyperppo.processor import set_threads
+    from hyperppo.robustness import draw, measure, report
+    from hyperppo.space import parse_architecture
+
+    set_threads(threads)
+    loaded, architecture = load_run(run), parse_architecture(arch)
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(f"{arch} on every kind of vehicle", total=1.0)
+        maps = measure(
+            loaded,
+            architecture,
+            scenario,
+            plant,
+            episodes,
+            seed,
+            lambda fraction: bar.update(task, completed=fraction),
+        )
+    picture = out or Path("build") / "robustness.png"
+    draw(
+        f"{run.resolve().name}: {arch}, {scenario} goal, {episodes} episodes a cell", maps, picture
+    )
+    result = {**report(architecture, scenario, maps), "picture": str(picture)}
+    typer.echo(json.dumps(result) if as_json else str(picture))
+
+
+@app.command()
 def fly(
     run: Annotated[Path, typer.Argument(help="Run directory.")],
     arch: Annotated[str, typer.Option(help="Hidden widths, for example 4 or 64,64.")] = "16",
