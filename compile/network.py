@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 _T = TypeVar("_T")
-ACTIVATIONS = ("leaky_relu", "relu", "tanh", "clip", "identity")
+ACTIVATIONS = ("leaky_relu", "relu", "elu", "tanh", "sigmoid", "clip", "identity")
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,7 @@ class Network:
     layers: tuple[Layer, ...]
     negative_slope: float = 0.2  # of every leaky_relu
     clip: tuple[float, float] = (-1.0, 1.0)  # of every clip
+    elu_alpha: float = 1.0  # of every elu
 
     def __post_init__(self) -> None:
         if not self.layers:
@@ -105,20 +106,25 @@ class Network:
             return np.maximum(x, 0)
         if activation == "tanh":
             return np.tanh(x)
+        if activation == "sigmoid":
+            return 0.5 + 0.5 * np.tanh(0.5 * x)  # exp(-x) would overflow
+        if activation == "elu":
+            return np.where(x > 0, x, self.elu_alpha * np.expm1(np.minimum(x, 0)))
         if activation == "clip":
             return np.clip(x, *self.clip)
         return x
 
 
 def network_from_torch(policy: nn.Sequential) -> Network:
-    """Read a Sequential of Linear, LeakyReLU, ReLU, Tanh and Hardtanh modules.
+    """Read a Sequential of Linear, LeakyReLU, ReLU, ELU, Tanh, Sigmoid and Hardtanh modules.
 
-    Raises CompileError on any other module, or on two slopes or two clip ranges in one policy.
+    Raises CompileError on any other module, or on two slopes, alphas or clip ranges in one policy.
     """
     from torch import nn
 
     layers: list[Layer] = []
     slopes: set[float] = set()
+    alphas: set[float] = set()
     clips: set[tuple[float, float]] = set()
     activation = "identity"
     pending: nn.Linear | None = None
@@ -154,18 +160,24 @@ def network_from_torch(policy: nn.Sequential) -> Network:
             clips.add((float(module.min_val), float(module.max_val)))
         elif isinstance(module, nn.ReLU):
             activation = "relu"
+        elif isinstance(module, nn.ELU):
+            activation = "elu"
+            alphas.add(float(module.alpha))
         elif isinstance(module, nn.Tanh):
             activation = "tanh"
+        elif isinstance(module, nn.Sigmoid):
+            activation = "sigmoid"
         else:
             raise CompileError(
                 f"the policy has a {type(module).__name__} module; supported: "
-                "Linear, LeakyReLU, ReLU, Tanh, Hardtanh"
+                "Linear, LeakyReLU, ReLU, ELU, Tanh, Sigmoid, Hardtanh"
             )
     close()
     return Network(
         tuple(layers),
         negative_slope=the_one(slopes, "leaky ReLU slope", 0.2),
         clip=the_one(clips, "clip range", (-1.0, 1.0)),
+        elu_alpha=the_one(alphas, "ELU alpha", 1.0),
     )
 
 

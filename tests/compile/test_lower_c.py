@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from compile.device import run_emulated, run_host
-from compile.errors import CompileError
 from compile.lower.c import (
     CoreKernels,
     core_kernels,
@@ -23,7 +22,7 @@ from compile.lower.c import (
     policy_source,
     rejected_action,
 )
-from compile.network import Network
+from compile.network import ACTIVATIONS, Network
 from compile.onnx_graph import export_onnx, network_from_onnx
 from compile.verify import bad_observations, run_onnx
 from targets.target import Target
@@ -61,9 +60,10 @@ def observations(n: int, obs_dim: int, seed: int = 3) -> NDArray[np.float32]:
     obs_dim=st.integers(1, 40),
     hidden=st.lists(st.integers(1, 70), min_size=1, max_size=4),
     act_dim=st.integers(1, 13),
-    activation=st.sampled_from(["leaky_relu", "relu", "tanh"]),
-    output=st.sampled_from(["clip", "tanh", "identity"]),
+    activation=st.sampled_from(ACTIVATIONS),
+    output=st.sampled_from(ACTIVATIONS),
     slope=st.sampled_from([0.0, 0.01, 0.2, 1.0]),
+    alpha=st.sampled_from([0.3, 1.0, 2.0]),
 )
 def test_any_network_against_float64(
     make_network: MakeNetwork,
@@ -73,8 +73,11 @@ def test_any_network_against_float64(
     activation: str,
     output: str,
     slope: float,
+    alpha: float,
 ) -> None:
-    network = make_network(hidden, obs_dim, act_dim, activation, output, negative_slope=slope)
+    network = make_network(
+        hidden, obs_dim, act_dim, activation, output, negative_slope=slope, elu_alpha=alpha
+    )
     x = observations(20, obs_dim)
     expected = network.forward(x)
     scale = max(1.0, float(np.abs(expected).max()))
@@ -189,17 +192,6 @@ def test_text_names_layers_and_cannot_break_out_of_comments(
     assert "/* layer_1: Gemm 8 -> 12, leaky_relu */" in text
     assert text.startswith("/*\n * Title\n *\n * Run: x\n")
     assert max(map(len, text.splitlines())) < 130
-
-
-@pytest.mark.parametrize(
-    ("activation", "output"), [("clip", "clip"), ("leaky_relu", "relu"), ("identity", "clip")]
-)
-def test_forms_that_c_does_not_have(
-    make_network: MakeNetwork, activation: str, output: str
-) -> None:
-    network = make_network((4,), activation=activation, output=output)
-    with pytest.raises(CompileError, match="has no C form"):
-        policy_source(network, "T", [], "flash", CoreKernels())
 
 
 @pytest.mark.parametrize("weights_in", ["flash", "ram"])
