@@ -139,10 +139,10 @@ def build_candidate(
             found.append(f"C within {host_error:.1e} of onnxruntime")
         else:
             host_error = float(np.abs(by_host - by_onnx).max())
-            exact = verify.FIXED_TOLERANCE[fixed.output]
+            exact = verify.fixed_tolerance(fixed)
             verify.compare("numpy and the host's C", fixed.forward(observations), by_host, exact)
             found.append(f"C equal to the integer reference on {len(by_host)} observations")
-        tolerance = verify.TOLERANCE if fixed is None else verify.FIXED_TOLERANCE[fixed.output]
+        tolerance = verify.TOLERANCE if fixed is None else verify.fixed_tolerance(fixed)
         write_vectors(folder, observations, by_host, tolerance)
         add_crazyflie_app(folder, run.conventions, target)
     with progress.stage("device") as found:
