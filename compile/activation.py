@@ -8,6 +8,7 @@ only the bracket and the function cost time. Behind the output layer there is no
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -87,3 +88,15 @@ def output_form(activation: str, of: Parameters) -> Form:
 def action_range(activation: str, of: Parameters) -> tuple[float, float] | None:
     """What the last layer's activation bounds the action to; None where it does not."""
     return {"clip": of.clip, "tanh": (-1.0, 1.0), "sigmoid": (0.0, 1.0)}.get(activation)
+
+
+def two_shifts(slope: float) -> int:
+    """The n with slope = 1 / (1 + 2^n), a leaky ReLU of two shifts; 0 where there is none."""
+    n = round(math.log2(1 / slope - 1)) if 0 < slope < 1 else 0
+    return n if 0 < n < 8 and abs(1 / slope - 1 - 2**n) < 1e-9 else 0
+
+
+def cost_name(activation: str, negative_slope: float) -> str:
+    """The activation as the cost model names it (targets.shapes.ACTIVATIONS)."""
+    slow = activation == "leaky_relu" and not two_shifts(negative_slope)
+    return "leaky_relu_any" if slow else activation

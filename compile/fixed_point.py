@@ -162,7 +162,8 @@ class FixedNetwork:
         elif form.leak:
             value = value + np.float32(form.leak) * np.abs(value)
         elif self.output == "clip":
-            value = np.clip(value, *map(np.float32, self.clip))
+            low, high = map(np.float32, self.clip)
+            value = np.clip(value, low, high)
         return np.asarray(value, dtype=np.float32)
 
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from compile.activation import Form, activate, output_form
+from compile.activation import Form, activate, output_form, two_shifts
 from compile.errors import CompileError
 from compile.fixed_point import (
     PRECISIONS,
@@ -189,10 +189,8 @@ def _leaky_form(slope: float) -> tuple[str, int]:
     """The kind of activation for a slope, and its lift."""
     if slope == 0:
         return "relu", 0
-    lift = round(math.log2(1 / slope - 1)) if slope < 1 else 0
-    if 0 < lift < 8 and abs(1 / slope - 1 - 2**lift) < 1e-9:
-        return "leaky_shift", lift
-    return "leaky", 0
+    lift = two_shifts(slope)
+    return ("leaky_shift", lift) if lift else ("leaky", 0)
 
 
 def _row_limits(layer: Layer, precision: str, scale: Floats, bound: Integers) -> Floats:
