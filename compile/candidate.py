@@ -74,6 +74,7 @@ class OnTarget:
     image: Image
     sizes: PolicySizes
     cycles: device.Cycles
+    by_data: device.CyclesByData
 
     def us(self, target: Target) -> float:
         """Modelled microseconds of one inference at P = 2, without the safety margin."""
@@ -331,7 +332,8 @@ def build_for_target(
     bad = device.run_emulated(elf, target, verify.bad_observations(observations[0]), act_dim)
     verify.check_rejection("the machine code", bad, rejected)
     cycles = device.count_cycles(elf, target, observations[0], act_dim)
-    return OnTarget(image, policy_sizes(elf, image.stack_bytes), cycles), error
+    by_data = device.cycles_by_data(elf, target, observations, act_dim)
+    return OnTarget(image, policy_sizes(elf, image.stack_bytes), cycles, by_data), error
 
 
 def link(folder: Path, target: Target, weights_in: str, elf: Path) -> Image:

@@ -236,3 +236,8 @@ def test_no_warning(
         for command in commands:
             result = subprocess.run(command, capture_output=True, text=True, check=False)
             assert result.returncode == 0, result.stderr
+        if compiler == "gcc":
+            undefined = ["nm", "-u", str(tmp_path / "p.o")]
+            result = subprocess.run(undefined, capture_output=True, text=True, check=True)
+            outside = {line.split()[-1] for line in result.stdout.splitlines()}
+            assert outside <= {"_GLOBAL_OFFSET_TABLE_"}
