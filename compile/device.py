@@ -62,13 +62,17 @@ def count_cycles(
     elf: Path, target: Target, observation: NDArray[np.float32], act_dim: int
 ) -> Cycles:
     """Modelled cycles of policy_step, flash caches empty at its start."""
+    return Cycles(*(cycles_at(refill, elf, target, observation, act_dim) for refill in (1, 2)))
+
+
+def cycles_at(
+    refill: int, elf: Path, target: Target, observation: NDArray[np.float32], act_dim: int
+) -> int:
+    """The same at one pipeline refill P."""
     from targets.emulator import Emulator
 
-    p1, p2 = (
-        _step(Emulator(elf, target, timed=True, taken_branch=refill), observation, act_dim)[1]
-        for refill in (1, 2)
-    )
-    return Cycles(p1, p2)
+    core = Emulator(elf, target, timed=True, taken_branch=refill)
+    return _step(core, observation, act_dim)[1]
 
 
 def cycles_by_data(

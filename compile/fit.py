@@ -26,7 +26,7 @@ from compile import device
 from compile.errors import CompileError
 from compile.lower import c as lowering
 from compile.network import Layer, Network
-from compile.quantize import quantize
+from compile.quantize import quantize_plainly
 
 if TYPE_CHECKING:
     from targets.target import Target
@@ -143,7 +143,7 @@ def measure(shape: Shape, target: Target, precision: str, seed: int) -> dict[str
     network = random_network(shape, rng)
     kernels = lowering.core_kernels(target.core)
     seen = rng.standard_normal((CALIBRATION, network.obs_dim)).astype(np.float32)
-    fixed = None if precision == "f32" else quantize(network, seen, precision)
+    fixed = None if precision == "f32" else quantize_plainly(network, seen, precision)
     samples = {}
     for weights_in in WEIGHTS_IN:
         source = (
@@ -184,7 +184,7 @@ def build(
             include=[folder],
             weights_in=weights_in,
         )
-        cycles = device.count_cycles(elf, target, observation, network.act_dim).p2
+        cycles = device.cycles_at(2, elf, target, observation, network.act_dim)
         return policy_sizes(elf, image.stack_bytes), cycles
 
 

@@ -50,6 +50,8 @@ class Network:
     def __post_init__(self) -> None:
         if not self.layers:
             raise CompileError("the network has no layer")
+        if not np.isfinite(self.elu_alpha):
+            raise CompileError("the ELU alpha is not a finite number")
         for layer in self.layers:
             if layer.activation not in ACTIVATIONS:
                 raise CompileError(

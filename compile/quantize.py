@@ -37,6 +37,7 @@ MARGIN = 1.25  # on the largest value seen of an observation or an activation
 CALIBRATION = 512  # observations that the choice of bits looks at
 LARGEST_WEIGHT = {"i16": 32767, "i8": 127 * 256, "i8x": 127}
 BITS = range(9, 17)
+PLAIN_BITS = 13
 FULL_INPUT = ("i16", "i8x")  # observations of 16 bits: their weights leave room in the sums
 TABLE_ACTIVATIONS = ("tanh", "sigmoid", "elu", "clip")
 
@@ -69,6 +70,16 @@ def quantize(network: Network, observations: NDArray[np.float32], precision: str
 
     depth, full = len(network.layers), precision in FULL_INPUT
     return _build(network, largest, precision, _search(depth, full, error))
+
+
+def quantize_plainly(
+    network: Network, observations: NDArray[np.float32], precision: str
+) -> FixedNetwork:
+    """A fixed-point form without the search: of the same cost, less exact, in a hundredth of the
+    time. Arguments as for `quantize`."""
+    depth, full = len(network.layers), precision in FULL_INPUT
+    plan = Plan((16 if full else PLAIN_BITS, *(PLAIN_BITS,) * (depth - 1)), (0,) * (depth - 1))
+    return _build(network, _largest(network, observations), precision, plan)
 
 
 def _search(depth: int, full_input: bool, error: Callable[[Plan], float]) -> Plan:

@@ -8,7 +8,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from compile.fit import Sample, Shape, draw, evaluate, fit_constants, largest, measure, write_fit
+from compile.fit import (
+    Sample,
+    Shape,
+    build,
+    draw,
+    evaluate,
+    fit_constants,
+    largest,
+    measure,
+    random_network,
+    write_fit,
+)
+from compile.lower.c import core_kernels, fixed_source
+from compile.quantize import quantize, quantize_plainly
 from targets.target import Target
 from targets.toolchain import PolicySizes
 
@@ -76,3 +89,19 @@ def test_write_fit_replaces_only_the_fit(tmp_path: Path) -> None:
     assert "once" not in path.read_text()
     assert twice["timing"] == {"load": 2}
     assert [p.name for p in tmp_path.iterdir()] == ["board.toml"]
+
+
+@pytest.mark.parametrize("precision", ["i16", "i8"])
+@pytest.mark.usefixtures("cross")
+def test_bits_that_were_not_searched_for_cost_the_same(target: Target, precision: str) -> None:
+    """The fit leaves out the search, which takes most of the time."""
+    shape = Shape((12, 8), activation="tanh", output="elu")
+    rng = np.random.default_rng(0)
+    network = random_network(shape, rng)
+    seen = rng.standard_normal((64, shape.obs_dim)).astype(np.float32)
+    costs = []
+    for how in (quantize, quantize_plainly):
+        fixed = how(network, seen, precision)
+        source = fixed_source(fixed, "Fit", [], "ram", core_kernels(target.core))
+        costs.append(build(network, source, target, "ram", seen[0]))
+    assert costs[0] == costs[1]

@@ -63,6 +63,8 @@ def test_network_checks_its_layers(make_network: MakeNetwork) -> None:
     good = make_network((3,)).layers
     with pytest.raises(CompileError, match="not a finite number"):
         Network((Layer("a", np.full((2, 2), np.nan, np.float32), np.zeros(2, np.float32), "relu"),))
+    with pytest.raises(CompileError, match="ELU alpha is not a finite number"):
+        make_network((3,), elu_alpha=np.inf)
     with pytest.raises(CompileError, match="takes 18 inputs"):
         Network((good[1], good[0]))
     with pytest.raises(CompileError, match="supported: leaky_relu"):
