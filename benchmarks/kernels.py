@@ -23,7 +23,7 @@ import numpy as np
 
 from compile.device import _step
 from compile.lower import c as lowering
-from compile.network import Layer, Network
+from compile.network import ACTIVATIONS, Layer, Network
 from compile.quantize import quantize
 from targets.emulator import Emulator
 from targets.target import Target, load_target
@@ -95,9 +95,14 @@ def measure(
 
 
 def lines_of(
-    name: str, obs_dim: int, activation: str, include: dict[str, Path], target: Target
+    name: str,
+    obs_dim: int,
+    activation: str,
+    include: dict[str, Path],
+    target: Target,
+    compared: bool,
 ) -> list[dict[str, Any]]:
-    """All the table's lines for one network."""
+    """All the table's lines for one network; `compared`: with other tools' beside ours."""
     network = network_of(name, obs_dim, activation)
     rng = np.random.default_rng(1)
     seen = rng.standard_normal((1024, obs_dim)).astype(np.float32)
@@ -115,7 +120,7 @@ def lines_of(
     portable = lowering.policy_source(network, "Benchmark", [], "flash", lowering.CoreKernels())
     flags = [dataclasses.replace(target, optimise=f) for f in PEER_FLAGS]
     lines.append(("hyperppo f32, portable C", portable, [target], []))
-    if activation == "leaky_relu":
+    if compared:
         if len(network.layers) > 3:
             flags = flags[-1:]  # the large one takes minutes a line
         lines.append(("plain loops", peers.plain_loops(network), flags, []))
@@ -160,7 +165,8 @@ COLUMNS = {
 def main() -> None:
     """Run the benchmark and print its table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--activation", choices=("leaky_relu", "tanh"), default="leaky_relu")
+    parser.add_argument("--activation", choices=ACTIVATIONS, default="leaky_relu")
+    parser.add_argument("--no-peers", action="store_true", help="only this project's kernels")
     parser.add_argument("--obs-dim", type=int, default=22)
     parser.add_argument("--random", type=int, default=20, help="random networks beside the five")
     parser.add_argument("--net", action="append", help="only these (repeat)")
@@ -173,12 +179,13 @@ def main() -> None:
         widths = rng.choice(WIDTHS, rng.integers(1, 5))
         drawn[",".join(map(str, widths))] = None
     names = arguments.net or [*NETS, *drawn]
-    include = peers.fetch(Path("build/peers")) if arguments.activation == "leaky_relu" else {}
+    compared = arguments.activation == "leaky_relu" and not arguments.no_peers
+    include = peers.fetch(Path("build/peers")) if compared else {}
     print("| net | tool | " + " | ".join(COLUMNS) + " | max error |")
     print("|---|---|" + "---:|" * (len(COLUMNS) + 1))
     lines = []
     for name in names:
-        lines += lines_of(name, arguments.obs_dim, arguments.activation, include, target)
+        lines += lines_of(name, arguments.obs_dim, arguments.activation, include, target, compared)
     if arguments.json:
         document = {
             "activation": arguments.activation,

@@ -74,6 +74,7 @@ class OnTarget:
     image: Image
     sizes: PolicySizes
     cycles: device.Cycles
+    by_data: device.CyclesByData
 
     def us(self, target: Target) -> float:
         """Modelled microseconds of one inference at P = 2, without the safety margin."""
@@ -139,10 +140,10 @@ def build_candidate(
             found.append(f"C within {host_error:.1e} of onnxruntime")
         else:
             host_error = float(np.abs(by_host - by_onnx).max())
-            exact = verify.FIXED_TOLERANCE[fixed.output]
+            exact = verify.fixed_tolerance(fixed)
             verify.compare("numpy and the host's C", fixed.forward(observations), by_host, exact)
             found.append(f"C equal to the integer reference on {len(by_host)} observations")
-        tolerance = verify.TOLERANCE if fixed is None else verify.FIXED_TOLERANCE[fixed.output]
+        tolerance = verify.TOLERANCE if fixed is None else verify.fixed_tolerance(fixed)
         write_vectors(folder, observations, by_host, tolerance)
         add_crazyflie_app(folder, run.conventions, target)
     with progress.stage("device") as found:
@@ -331,7 +332,8 @@ def build_for_target(
     bad = device.run_emulated(elf, target, verify.bad_observations(observations[0]), act_dim)
     verify.check_rejection("the machine code", bad, rejected)
     cycles = device.count_cycles(elf, target, observations[0], act_dim)
-    return OnTarget(image, policy_sizes(elf, image.stack_bytes), cycles), error
+    by_data = device.cycles_by_data(elf, target, observations, act_dim)
+    return OnTarget(image, policy_sizes(elf, image.stack_bytes), cycles, by_data), error
 
 
 def link(folder: Path, target: Target, weights_in: str, elf: Path) -> Image:

@@ -23,6 +23,20 @@ class Cycles:
     p2: int
 
 
+@dataclass(frozen=True)
+class CyclesByData:
+    """Fewest and most cycles (P = 2, cold caches) over observations that are far apart."""
+
+    observations: int
+    least: int
+    most: int
+
+    @property
+    def independent(self) -> bool:
+        """Whether the time was the same for all."""
+        return self.least == self.most
+
+
 def run_host(library: Path, observations: NDArray[np.float32], act_dim: int) -> NDArray[np.float32]:
     """Actions (n, act_dim) of policy_step in a shared library, for (n, obs_dim) observations."""
     step = ctypes.CDLL(str(library.resolve())).policy_step
@@ -48,13 +62,34 @@ def count_cycles(
     elf: Path, target: Target, observation: NDArray[np.float32], act_dim: int
 ) -> Cycles:
     """Modelled cycles of policy_step, flash caches empty at its start."""
+    return Cycles(*(cycles_at(refill, elf, target, observation, act_dim) for refill in (1, 2)))
+
+
+def cycles_at(
+    refill: int, elf: Path, target: Target, observation: NDArray[np.float32], act_dim: int
+) -> int:
+    """The same at one pipeline refill P."""
     from targets.emulator import Emulator
 
-    p1, p2 = (
-        _step(Emulator(elf, target, timed=True, taken_branch=refill), observation, act_dim)[1]
-        for refill in (1, 2)
-    )
-    return Cycles(p1, p2)
+    core = Emulator(elf, target, timed=True, taken_branch=refill)
+    return _step(core, observation, act_dim)[1]
+
+
+def cycles_by_data(
+    elf: Path, target: Target, observations: NDArray[np.float32], act_dim: int
+) -> CyclesByData:
+    """Cycles for two of the (n, obs_dim) observations, for zeros, and for one that saturates.
+
+    They differ only where data choose what is read from flash: the table of a fixed-point
+    activation, with its weights in flash.
+    """
+    from targets.emulator import Emulator
+
+    core = Emulator(elf, target, timed=True, taken_branch=2)
+    first, last = observations[0], observations[-1]
+    probes = (first, last, np.zeros_like(first), np.float32(1e6) * last)
+    cycles = [_step(core, probe, act_dim)[1] for probe in probes]
+    return CyclesByData(len(probes), min(cycles), max(cycles))
 
 
 def _step(

@@ -7,15 +7,16 @@ Writes the ``[fit.PRECISION.PLACEMENT]`` tables of the target's TOML file.
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import json
 import re
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import typer
@@ -25,7 +26,7 @@ from compile import device
 from compile.errors import CompileError
 from compile.lower import c as lowering
 from compile.network import Layer, Network
-from compile.quantize import quantize
+from compile.quantize import quantize_plainly
 
 if TYPE_CHECKING:
     from targets.target import Target
@@ -33,58 +34,77 @@ if TYPE_CHECKING:
 
 OBS_DIM, ACT_DIM = 22, 4  # the quadrotor task's, with the previous action
 OTHER_OBS_DIMS = range(8, 49)  # of every fourth network: conversion costs by the observation
+OTHER_ACT_DIMS = range(1, 13)  # likewise
 WIDTHS = (4, 8, 16, 32, 64, 128, 256)
 MAX_DEPTH = 4
 CALIBRATION = 64  # random observations; more move a shift here and there, not the cost
 LARGEST_MACS = 20_000  # larger ones take seconds each and add nothing to a linear model
 SMALLEST = ((4,), (4, 4), (4, 4, 4), (4, 4, 4, 4), (8,), (16,), (64, 4), (64, 8))
 """Always fitted: only networks without a layer of eight rows tell that kernel from the rest."""
+SLOPES = {"leaky_relu": 0.2, "leaky_relu_any": 0.1}
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A network but for its weights; activations as `targets.shapes.ACTIVATIONS` names them."""
+
+    hidden: tuple[int, ...]
+    obs_dim: int = OBS_DIM
+    act_dim: int = ACT_DIM
+    activation: str = "leaky_relu"
+    output: str = "clip"
 
 
 @dataclass(frozen=True)
 class Sample:
     """One random network, compiled and emulated."""
 
-    hidden: tuple[int, ...]
+    shape: Shape
     sizes: PolicySizes
     cycles: int  # cold caches, P at its maximum
-    obs_dim: int = OBS_DIM
 
 
 @dataclass(frozen=True)
 class Errors:
-    """Predicted against compiled and emulated, on networks that the fit did not see."""
+    """Predicted against compiled and emulated, on networks that the fit did not see.
+
+    Bytes: by which the worst flash or RAM was under-estimated, 0 if none was, and over-estimated.
+    """
 
     cycles_mean: float  # relative, absolute value
     cycles_max: float
-    total_under: int  # bytes by which the worst total was under-estimated, 0 if none was
-    total_over: int
+    flash_under: int
+    flash_over: int
+    ram_under: int
+    ram_over: int
 
 
-def random_network(
-    hidden: Sequence[int], rng: np.random.Generator, obs_dim: int = OBS_DIM
-) -> Network:
-    """A network of the given widths with weights of the usual size."""
-    sizes = (obs_dim, *hidden, ACT_DIM)
+def random_network(shape: Shape, rng: np.random.Generator) -> Network:
+    """A network of the given shape with weights of the usual size."""
+    sizes = (shape.obs_dim, *shape.hidden, shape.act_dim)
     layers = []
     for index, (n_in, n_out) in enumerate(itertools.pairwise(sizes)):
         weight = rng.standard_normal((n_out, n_in)) * np.sqrt(2 / n_in)
+        activation = shape.output if index == len(shape.hidden) else shape.activation
         layers.append(
             Layer(
                 name=f"layer_{index}",
                 weight=weight.astype(np.float32),
                 bias=(0.1 * rng.standard_normal(n_out)).astype(np.float32),
-                activation="clip" if index == len(hidden) else "leaky_relu",
+                activation=activation.removesuffix("_any"),
             )
         )
-    return Network(tuple(layers))
+    return Network(tuple(layers), negative_slope=SLOPES.get(shape.activation, 0.2))
 
 
-def draw(count: int, largest_macs: int, rng: np.random.Generator) -> list[tuple[int, ...]]:
+def draw(count: int, largest_macs: int, rng: np.random.Generator) -> list[Shape]:
     """Different architectures: uniform over depth, then over widths, none too large.
 
-    The last ones are SMALLEST, which no fit can do without.
+    Every second one has other activations than the shipped run, every fourth other numbers of
+    inputs and outputs. The last ones are SMALLEST, which no fit can do without.
     """
+    from targets.shapes import ACTIVATIONS
+
     drawn: dict[tuple[int, ...], None] = {}
     while len(drawn) < count - len(SMALLEST):
         depth = int(rng.integers(1, MAX_DEPTH + 1))
@@ -93,7 +113,17 @@ def draw(count: int, largest_macs: int, rng: np.random.Generator) -> list[tuple[
         small = sum(a * b for a, b in itertools.pairwise(sizes)) <= largest_macs
         if small and hidden not in SMALLEST:
             drawn[hidden] = None
-    return [*drawn, *SMALLEST]
+    shapes = []
+    for number, hidden in enumerate([*drawn, *SMALLEST]):
+        shape = Shape(hidden)
+        if number % 2 and number < len(drawn):
+            activation, output = map(str, rng.choice(ACTIVATIONS, 2))
+            shape = replace(shape, activation=activation, output=output)
+        if number % 4 == 3:
+            obs_dim, act_dim = int(rng.choice(OTHER_OBS_DIMS)), int(rng.choice(OTHER_ACT_DIMS))
+            shape = replace(shape, obs_dim=obs_dim, act_dim=act_dim)
+        shapes.append(shape)
+    return shapes
 
 
 def largest(target: Target, weights_in: str) -> int:
@@ -102,31 +132,40 @@ def largest(target: Target, weights_in: str) -> int:
     return min(LARGEST_MACS, bytes_for_weights // 4)
 
 
-def source_of(
-    network: Network, precision: str, weights_in: str, core: str, rng: np.random.Generator
-) -> str:
-    """policy.c in any precision; fixed point is calibrated on random observations."""
-    kernels = lowering.core_kernels(core)
-    if precision == "f32":
-        return lowering.policy_source(network, "Fit", [], weights_in, kernels)
+def measure(shape: Shape, target: Target, precision: str, seed: int) -> dict[str, Sample]:
+    """Generate, compile and emulate one network, with its weights in flash and in RAM.
+
+    Fixed point is calibrated on random observations.
+    """
+    from targets.target import WEIGHTS_IN
+
+    rng = np.random.default_rng(seed)
+    network = random_network(shape, rng)
+    kernels = lowering.core_kernels(target.core)
     seen = rng.standard_normal((CALIBRATION, network.obs_dim)).astype(np.float32)
-    fixed = quantize(network, seen, precision)
-    return lowering.fixed_source(fixed, "Fit", [], weights_in, kernels)
+    fixed = None if precision == "f32" else quantize_plainly(network, seen, precision)
+    samples = {}
+    for weights_in in WEIGHTS_IN:
+        source = (
+            lowering.policy_source(network, "Fit", [], weights_in, kernels)
+            if fixed is None
+            else lowering.fixed_source(fixed, "Fit", [], weights_in, kernels)
+        )
+        sizes, cycles = build(network, source, target, weights_in, seen[0])
+        samples[weights_in] = Sample(shape, sizes, cycles)
+    return samples
 
 
-def measure(
-    hidden: tuple[int, ...],
+def build(
+    network: Network,
+    source: str,
     target: Target,
     weights_in: str,
-    rng: np.random.Generator,
-    precision: str = "f32",
-    obs_dim: int = OBS_DIM,
-) -> Sample:
-    """Generate, compile and emulate one network."""
+    observation: NDArray[np.float32],
+) -> tuple[PolicySizes, int]:
+    """Bytes and cycles of a policy.c."""
     from targets.toolchain import link_image, policy_sizes
 
-    network = random_network(hidden, rng, obs_dim)
-    source = source_of(network, precision, weights_in, target.core, rng)
     with tempfile.TemporaryDirectory(prefix="hyperppo-fit-") as temporary:
         folder = Path(temporary)
         (folder / "policy.h").write_text(lowering.policy_header(network, "Fit", []))
@@ -145,25 +184,33 @@ def measure(
             include=[folder],
             weights_in=weights_in,
         )
-        sizes = policy_sizes(elf, image.stack_bytes)
-        observation = rng.standard_normal(obs_dim).astype(np.float32)
-        cycles = device.count_cycles(elf, target, observation, ACT_DIM).p2
-        return Sample(hidden, sizes, cycles, obs_dim)
+        cycles = device.cycles_at(2, elf, target, observation, network.act_dim)
+        return policy_sizes(elf, image.stack_bytes), cycles
+
+
+def columns(samples: Sequence[Sample]) -> tuple[Any, ...]:
+    """Widths (n, MAX_DEPTH) zero padded, obs_dim (n,), act_dim (n,) and both activations (n,)."""
+    shapes = [sample.shape for sample in samples]
+    rows = [shape.hidden + (0,) * (MAX_DEPTH - len(shape.hidden)) for shape in shapes]
+    return (
+        np.array(rows, dtype=np.int64),
+        np.array([shape.obs_dim for shape in shapes]),
+        np.array([shape.act_dim for shape in shapes]),
+        [shape.activation for shape in shapes],
+        [shape.output for shape in shapes],
+    )
 
 
 def fit_constants(samples: Sequence[Sample], precision: str = "f32") -> dict[str, float]:
     """The constants of targets.cycles and targets.memory."""
     from targets.cycles import fit_cycles
     from targets.memory import fit_memory
+    from targets.shapes import layers
 
-    table = widths_table(samples)
-    obs_dim = np.array([sample.obs_dim for sample in samples])
+    shapes = layers(precision, *columns(samples))
     cycles = np.array([sample.cycles for sample in samples], dtype=np.float64)
     sizes = [sample.sizes for sample in samples]
-    return {
-        **fit_memory(table, obs_dim, ACT_DIM, sizes, precision),
-        **fit_cycles(table, obs_dim, ACT_DIM, cycles, precision),
-    }
+    return {**fit_memory(shapes, sizes, precision), **fit_cycles(shapes, cycles, precision)}
 
 
 def evaluate(
@@ -178,25 +225,19 @@ def evaluate(
     from targets.memory import predict_memory
 
     key = f"{precision}.{weights_in}"
-    fitted = dataclasses.replace(target, fit={**target.fit, key: dict(constants)})
-    obs_dim = np.array([sample.obs_dim for sample in samples])
-    arguments = (fitted, precision, widths_table(samples), obs_dim, ACT_DIM, weights_in)
+    fitted = replace(target, fit={**target.fit, key: dict(constants)})
+    table, obs_dim, act_dim, *activations = columns(samples)
+    arguments = (fitted, precision, table, obs_dim, act_dim, weights_in, *activations)
     cycles = np.array([sample.cycles for sample in samples], dtype=np.float64)
     relative = np.abs(predict_cycles(*arguments) / cycles - 1)
-    totals = np.array([sample.sizes.total for sample in samples])
-    excess = predict_memory(*arguments)["total_bytes"] - totals
+    memory = predict_memory(*arguments)
+    flash = memory["flash_bytes"] - [sample.sizes.flash for sample in samples]
+    ram = memory["ram_bytes"] - [sample.sizes.ram for sample in samples]
     return Errors(
         float(relative.mean()),
         float(relative.max()),
-        int(max(0, -excess.min())),
-        int(max(0, excess.max())),
+        *(int(max(0, end)) for excess in (flash, ram) for end in (-excess.min(), excess.max())),
     )
-
-
-def widths_table(samples: Sequence[Sample]) -> NDArray[np.int64]:
-    """(n, MAX_DEPTH) hidden widths, zero padded on the right."""
-    rows = [sample.hidden + (0,) * (MAX_DEPTH - len(sample.hidden)) for sample in samples]
-    return np.array(rows, dtype=np.int64)
 
 
 def write_fit(path: Path, tables: Mapping[str, Mapping[str, float]], comment: str) -> None:
@@ -221,10 +262,10 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 )
 def fit(
     target_name: Annotated[str, typer.Option("--target", help="Target to fit.")],
-    samples: Annotated[int, typer.Option(help="Networks to fit.", min=40)] = 120,
+    samples: Annotated[int, typer.Option(help="Networks to fit.", min=100)] = 200,
     held_out: Annotated[
         int, typer.Option(help="Networks more, to state the errors on.", min=1)
-    ] = 40,
+    ] = 200,
     seed: Annotated[int, typer.Option(help="Seed of the draw.")] = 0,
     precision: Annotated[
         str | None, typer.Option(help="Only this one of f32, i16, i8, i8x.", show_default=False)
@@ -242,13 +283,15 @@ def fit(
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(2) from None
     if json_output:
-        typer.echo(json.dumps({key: dataclasses.asdict(e) for key, e in errors.items()}))
+        typer.echo(json.dumps({key: asdict(e) for key, e in errors.items()}))
         return
+    typer.echo("| | cycles mean | cycles max | flash under / over | RAM under / over |")
+    typer.echo("|---|---:|---:|---:|---:|")
     for key, found in errors.items():
         typer.echo(
-            f"{key}, {held_out} held out: cycles {found.cycles_mean:.2%} mean, "
-            f"{found.cycles_max:.2%} max; memory under by at most {found.total_under} B, "
-            f"over by at most {found.total_over} B"
+            f"| {key} | {found.cycles_mean:.2%} | {found.cycles_max:.2%} "
+            f"| {found.flash_under} / {found.flash_over} B "
+            f"| {found.ram_under} / {found.ram_over} B |"
         )
 
 
@@ -270,20 +313,22 @@ def run_fit(
     tables = {key: dict(constants) for key, constants in target.fit.items()}
     errors: dict[str, Errors] = {}
     wanted = PRECISIONS if precision is None else (precision,)
-    with Progress(console=Console(stderr=True)) as bar:
-        for kind, weights_in in itertools.product(wanted, WEIGHTS_IN):
-            key = f"{kind}.{weights_in}"
-            rng = np.random.default_rng(seed)
-            drawn = draw(count + held_out, largest(target, weights_in), rng)
-            task = bar.add_task(key, total=len(drawn))
-            taken = []
-            for number, hidden in enumerate(drawn):
-                other = number % 4 == 3
-                obs_dim = int(rng.choice(OTHER_OBS_DIMS)) if other else OBS_DIM
-                taken.append(measure(hidden, target, weights_in, rng, kind, obs_dim))
-                bar.advance(task)
-            tables[key] = fit_constants(taken[held_out:], kind)
-            errors[key] = evaluate(tables[key], taken[:held_out], target, weights_in, kind)
+    with Progress(console=Console(stderr=True)) as bar, ProcessPoolExecutor() as workers:
+        for kind in wanted:
+            macs = min(largest(target, weights_in) for weights_in in WEIGHTS_IN)
+            drawn = draw(count + held_out, macs, np.random.default_rng(seed))
+            seeds = range(seed, seed + len(drawn))
+            job = partial(measure, target=target, precision=kind)
+            waiting = [
+                workers.submit(job, shape, seed=own)
+                for shape, own in zip(drawn, seeds, strict=True)
+            ]
+            taken = [future.result() for future in bar.track(waiting, description=kind)]
+            for weights_in in WEIGHTS_IN:
+                samples = [sample[weights_in] for sample in taken]
+                key = f"{kind}.{weights_in}"
+                tables[key] = fit_constants(samples[held_out:], kind)
+                errors[key] = evaluate(tables[key], samples[:held_out], target, weights_in, kind)
     comment = f"Fitted by `python -m compile.fit --target {target_name}`: {count} networks each"
     write_fit(targets_folder() / f"{target_name}.toml", tables, f"{comment}, seed {seed}.")
     return errors

@@ -152,6 +152,8 @@ def _emulated(on_target: OnTarget, target: Target) -> dict[str, Any]:
         "cycles_p1": on_target.cycles.p1,
         "cycles_p2": on_target.cycles.p2,
         "us_p2": us,
+        "independent_of_data": on_target.by_data.independent,
+        "by_data": asdict(on_target.by_data),
         "band": target.error_band,
         "gate_us": us * target.gate_margin,
     }

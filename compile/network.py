@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from compile.activation import Form, activate
 from compile.errors import CompileError
 
 if TYPE_CHECKING:
     from torch import nn
 
 _T = TypeVar("_T")
-ACTIVATIONS = ("leaky_relu", "relu", "tanh", "clip", "identity")
+ACTIVATIONS = ("leaky_relu", "relu", "elu", "tanh", "sigmoid", "clip", "identity")
 
 
 @dataclass(frozen=True)
@@ -44,10 +45,13 @@ class Network:
     layers: tuple[Layer, ...]
     negative_slope: float = 0.2  # of every leaky_relu
     clip: tuple[float, float] = (-1.0, 1.0)  # of every clip
+    elu_alpha: float = 1.0  # of every elu
 
     def __post_init__(self) -> None:
         if not self.layers:
             raise CompileError("the network has no layer")
+        if not np.isfinite(self.elu_alpha):
+            raise CompileError("the ELU alpha is not a finite number")
         for layer in self.layers:
             if layer.activation not in ACTIVATIONS:
                 raise CompileError(
@@ -95,30 +99,31 @@ class Network:
         x = np.asarray(observation, dtype=np.float64)
         for layer in self.layers:
             x = x @ layer.weight.astype(np.float64).T + layer.bias.astype(np.float64)
-            x = self._activate(x, layer.activation)
+            x = activate(layer.activation, x, self)
         return x
 
-    def _activate(self, x: NDArray[np.float64], activation: str) -> NDArray[np.float64]:
-        if activation == "leaky_relu":
-            return np.where(x > 0, x, self.negative_slope * x)
-        if activation == "relu":
-            return np.maximum(x, 0)
-        if activation == "tanh":
-            return np.tanh(x)
-        if activation == "clip":
-            return np.clip(x, *self.clip)
-        return x
+
+def folded(layer: Layer, form: Form, previous: Form) -> Layer:
+    """The layer with what its own form and the previous layer's ask of the weights."""
+    weight = layer.weight.astype(np.float64)
+    bias = layer.bias.astype(np.float64) + weight.sum(axis=1) * previous.offset
+    return replace(
+        layer,
+        weight=(weight * (previous.scale * form.before)).astype(np.float32),
+        bias=(bias * form.before).astype(np.float32),
+    )
 
 
 def network_from_torch(policy: nn.Sequential) -> Network:
-    """Read a Sequential of Linear, LeakyReLU, ReLU, Tanh and Hardtanh modules.
+    """Read a Sequential of Linear, LeakyReLU, ReLU, ELU, Tanh, Sigmoid and Hardtanh modules.
 
-    Raises CompileError on any other module, or on two slopes or two clip ranges in one policy.
+    Raises CompileError on any other module, or on two slopes, alphas or clip ranges in one policy.
     """
     from torch import nn
 
     layers: list[Layer] = []
     slopes: set[float] = set()
+    alphas: set[float] = set()
     clips: set[tuple[float, float]] = set()
     activation = "identity"
     pending: nn.Linear | None = None
@@ -154,18 +159,24 @@ def network_from_torch(policy: nn.Sequential) -> Network:
             clips.add((float(module.min_val), float(module.max_val)))
         elif isinstance(module, nn.ReLU):
             activation = "relu"
+        elif isinstance(module, nn.ELU):
+            activation = "elu"
+            alphas.add(float(module.alpha))
         elif isinstance(module, nn.Tanh):
             activation = "tanh"
+        elif isinstance(module, nn.Sigmoid):
+            activation = "sigmoid"
         else:
             raise CompileError(
                 f"the policy has a {type(module).__name__} module; supported: "
-                "Linear, LeakyReLU, ReLU, Tanh, Hardtanh"
+                "Linear, LeakyReLU, ReLU, ELU, Tanh, Sigmoid, Hardtanh"
             )
     close()
     return Network(
         tuple(layers),
         negative_slope=the_one(slopes, "leaky ReLU slope", 0.2),
         clip=the_one(clips, "clip range", (-1.0, 1.0)),
+        elu_alpha=the_one(alphas, "ELU alpha", 1.0),
     )
 
 

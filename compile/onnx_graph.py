@@ -17,8 +17,15 @@ if TYPE_CHECKING:
 
 OPSET = 17  # read by every onnxruntime since 1.12 and by the TensorFlow and TensorRT importers
 IR_VERSION = 8  # the one that came with opset 17
-SUPPORTED = "Gemm, LeakyRelu, Relu, Tanh, Clip"
-_OPERATOR = {"leaky_relu": "LeakyRelu", "relu": "Relu", "tanh": "Tanh", "clip": "Clip"}
+_OPERATOR = {
+    "leaky_relu": "LeakyRelu",
+    "relu": "Relu",
+    "elu": "Elu",
+    "tanh": "Tanh",
+    "sigmoid": "Sigmoid",
+    "clip": "Clip",
+}
+SUPPORTED = ", ".join(["Gemm", *_OPERATOR.values()])
 
 
 def export_onnx(network: Network, path: Path, metadata: Mapping[str, str]) -> None:
@@ -52,6 +59,8 @@ def export_onnx(network: Network, path: Path, metadata: Mapping[str, str]) -> No
             name = f"{layer.name}_{layer.activation}"
             if layer.activation == "leaky_relu":
                 attributes["alpha"] = network.negative_slope
+            if layer.activation == "elu":
+                attributes["alpha"] = network.elu_alpha
             if layer.activation == "clip":
                 extra = [
                     constant(f"{name}.{end}", np.array(bound, dtype=np.float32))
@@ -114,6 +123,7 @@ def network_from_onnx(path: Path) -> Network:
     gemms: list[onnx.NodeProto] = []
     activations: list[str] = []
     slopes: set[float] = set()
+    alphas: set[float] = set()
     clips: set[tuple[float, float]] = set()
     for node in graph.node:
         if node.op_type not in ("Gemm", *_OPERATOR.values()):
@@ -130,6 +140,8 @@ def network_from_onnx(path: Path) -> Network:
         activations[-1] = next(k for k, v in _OPERATOR.items() if v == node.op_type)
         if node.op_type == "LeakyRelu":
             slopes.add(_attribute(node, "alpha", 0.01))
+        if node.op_type == "Elu":
+            alphas.add(_attribute(node, "alpha", 1.0))
         if node.op_type == "Clip":
             clips.add(_clip_range(node, constants))
     if value != graph.output[0].name:
@@ -142,6 +154,7 @@ def network_from_onnx(path: Path) -> Network:
         layers,
         negative_slope=the_one(slopes, "leaky ReLU slope", 0.2),
         clip=the_one(clips, "clip range", (-1.0, 1.0)),
+        elu_alpha=the_one(alphas, "ELU alpha", 1.0),
     )
 
 

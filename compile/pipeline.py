@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from compile.activation import cost_name
 from compile.budget import Affordable, Budget, Costs, smallest_that_would, why_over, within
 from compile.candidate import Candidate, OnTarget, build_candidate
 from compile.errors import CompileError
@@ -142,7 +143,9 @@ def enumerate_costs(
     with progress.stage("filter") as found:
         space = run.space
         weights_in = request.weights_in or target.weights_in
-        table = (space.table, space.obs_dim, space.act_dim, weights_in)
+        activation = cost_name(run.activation, run.negative_slope)
+        shapes = (space.table, space.obs_dim, space.act_dim)
+        table = (*shapes, weights_in, activation, run.output)
         memory = predict_memory(target, precision, *table)
         cycles = predict_cycles(target, precision, *table)
         us = cycles / target.clock_hz * 1e6

@@ -1,19 +1,20 @@
 """Cycles of a policy, without compiling it: a linear model of layer shapes, fitted to emulation.
 
-Its terms are in model_float.py and model_fixed.py.
+Its terms are in model_float.py, model_fixed.py and model_activation.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from targets import shapes
 from targets.errors import TargetError
+from targets.model_activation import Terms
 from targets.shapes import Floats, Integers
 from targets.target import Target
-from targets.terms import terms_of
+from targets.terms import model_of
 
 
 def predict_cycles(
@@ -21,39 +22,57 @@ def predict_cycles(
     precision: str,
     table: Integers,
     obs_dim: int | Integers,
-    act_dim: int,
+    act_dim: int | Integers,
     weights_in: str,
+    activation: str | Sequence[str] = "leaky_relu",
+    output: str | Sequence[str] = "clip",
 ) -> Floats:
     """Model cycles (n,) of one inference, caches cold, P at its maximum.
 
-    `table` (n, depth) holds hidden widths, zero padded. TargetError when the target has no fit.
+    `table` (n, depth) holds hidden widths, zero padded; the activations are of
+    `targets.shapes.ACTIVATIONS`. TargetError when the target has no fit.
     """
     constants = fitted(target, precision, weights_in)
-    terms = terms_of(precision)
-    weights = constants_of(constants, [f"cycles_{term}" for term in terms.cycles], target.name)
-    features = terms.cycle_features(shapes.layers(precision, table, obs_dim, act_dim))
-    return np.asarray(features @ weights, dtype=np.float64)
+    layers = shapes.layers(precision, table, obs_dim, act_dim, activation, output)
+    return weighted(model_of(precision).cycles(layers), constants, "cycles", target.name)
 
 
-def fit_cycles(
-    table: Integers, obs_dim: int | Integers, act_dim: int, measured: Floats, precision: str = "f32"
-) -> dict[str, float]:
+def fit_cycles(layers: shapes.Layers, measured: Floats, precision: str) -> dict[str, float]:
     """The model's constants for (n,) measured cycles: least squares on the relative error."""
-    terms = terms_of(precision)
-    features = terms.cycle_features(shapes.layers(precision, table, obs_dim, act_dim))
     cycles = np.asarray(measured, dtype=np.float64)
-    if cycles.shape != features.shape[:1] or not (cycles > 0).all():
+    if cycles.shape != (len(layers.inputs),) or not (cycles > 0).all():
         raise TargetError("a fit needs one positive cycle count for each architecture")
-    scaled = features / cycles[:, None]
+    return least_squares(model_of(precision).cycles(layers), cycles, 1 / cycles, "cycles")
+
+
+def least_squares(terms: Terms, measured: Floats, weight: Floats, what: str) -> dict[str, float]:
+    """Constants, named `what`_term, whose terms add up to what was measured (n,)."""
+    scaled = np.stack([*terms.values()], axis=1).astype(np.float64) * weight[:, None]
     size = np.maximum(np.abs(scaled).max(axis=0), 1e-12)  # columns of like size: a stable solution
-    solution, *_ = np.linalg.lstsq(scaled / size, np.ones_like(cycles), rcond=None)
+    solution, *_ = np.linalg.lstsq(scaled / size, measured * weight, rcond=None)
     return {
-        f"cycles_{term}": float(value)
-        for term, value in zip(terms.cycles, solution / size, strict=True)
+        f"{what}_{term}": float(value) for term, value in zip(terms, solution / size, strict=True)
     }
 
 
-def fitted(target: Target, precision: str, weights_in: str) -> dict[str, float]:
+def weighted(terms: Terms, constants: Mapping[str, float], what: str, target: str) -> Floats:
+    """(n,) sum of the terms, each times its constant.
+
+    TargetError when the constants were fitted for another form of the model.
+    """
+    missing = [term for term in terms if f"{what}_{term}" not in constants]
+    if missing:
+        raise TargetError(
+            f"the fitted constants of {target} have no {what}_{missing[0]}: "
+            f"run `python -m compile.fit --target {target}`"
+        )
+    total = np.zeros(len(next(iter(terms.values()))))
+    for term, column in terms.items():
+        total += column * constants[f"{what}_{term}"]
+    return total
+
+
+def fitted(target: Target, precision: str, weights_in: str) -> Mapping[str, float]:
     """A target's fitted constants, memory and cycles. TargetError says how to get them."""
     key = f"{precision}.{weights_in}"
     if key not in target.fit:
@@ -61,15 +80,4 @@ def fitted(target: Target, precision: str, weights_in: str) -> dict[str, float]:
             f"{target.name} has no fitted constants for {precision} with weights in {weights_in}: "
             f"run `python -m compile.fit --target {target.name}`"
         )
-    return dict(target.fit[key])
-
-
-def constants_of(fit: dict[str, float], names: Sequence[str], target: str) -> Floats:
-    """The named constants of a fit. TargetError when it was made for another form of the model."""
-    missing = [name for name in names if name not in fit]
-    if missing:
-        raise TargetError(
-            f"the fitted constants of {target} have no {missing[0]}: "
-            f"run `python -m compile.fit --target {target}`"
-        )
-    return np.array([fit[name] for name in names])
+    return target.fit[key]

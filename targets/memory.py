@@ -1,9 +1,10 @@
 """Bytes of a policy, without compiling it: exact for constants and buffers, fitted for code.
 
-Constants are the panels' streams (a bias and the weights of each row, padding included) and
-buffers those that layers write in turn; both are known to the byte. Code and stack come
-from compiled samples: a part for each kernel in use, one for each layer, and the largest amount
-by which that was short in any sample, so that no sample is under-estimated.
+Constants are the panels' streams (a bias and the weights of each row, padding included) and the
+table; buffers are those that layers write in turn; both are known to the byte. Code, stack and the
+coefficients of functions come from compiled samples: a part for each kernel in use, one for each
+layer, and the largest amount by which that was short in any sample, so that none is
+under-estimated.
 """
 
 from __future__ import annotations
@@ -14,11 +15,12 @@ from typing import Protocol
 import numpy as np
 
 from targets import shapes
-from targets.cycles import constants_of, fitted
+from targets.cycles import fitted, least_squares, weighted
 from targets.errors import TargetError
+from targets.model_activation import Terms
 from targets.shapes import Integers
 from targets.target import Target
-from targets.terms import terms_of
+from targets.terms import model_of
 
 SPARE = 4  # bytes of code beyond the worst sample: the compiler pads and aligns
 
@@ -43,23 +45,29 @@ def predict_memory(
     precision: str,
     table: Integers,
     obs_dim: int | Integers,
-    act_dim: int,
+    act_dim: int | Integers,
     weights_in: str,
+    activation: str | Sequence[str] = "leaky_relu",
+    output: str | Sequence[str] = "clip",
 ) -> dict[str, Integers]:
     """Bytes (n,) under flash_bytes, ram_bytes (stack included), stack_bytes and total_bytes.
 
-    `table` (n, depth) holds hidden widths, zero padded. TargetError when the target has no fit.
+    `table` (n, depth) holds hidden widths, zero padded; the activations are of
+    `targets.shapes.ACTIVATIONS`. TargetError when the target has no fit.
     """
     fit = fitted(target, precision, weights_in)
-    layers = shapes.layers(precision, table, obs_dim, act_dim)
-    terms = terms_of(precision)
-    weights = constants_of(fit, [f"code_{term}" for term in terms.code], target.name)
-    fixed = constants_of(fit, ["constants_fixed", "buffers_fixed", "stack"], target.name)
-    constants_fixed, buffers_fixed, stack_bytes = fixed.astype(np.int64)
-    code = np.ceil(terms.code_features(layers) @ weights - 1e-6).astype(np.int64)
-    constants = terms.constants(layers) + constants_fixed
-    buffers = terms.buffers(layers) + buffers_fixed
-    stack = np.full_like(code, stack_bytes)
+    layers = shapes.layers(precision, table, obs_dim, act_dim, activation, output)
+    model = model_of(precision)
+
+    def whole(terms: Terms, what: str) -> Integers:
+        return np.ceil(weighted(terms, fit, what, target.name) - 1e-3).astype(np.int64)
+
+    code = whole(model.code(layers), "code")
+    stack = whole(model.stack(layers), "stack")
+    constants = model.constants(layers) + whole(
+        _with_fixed(model.coefficients(layers)), "constants"
+    )
+    buffers = model.buffers(layers) + whole({"fixed": np.ones(len(code))}, "buffers")
     in_ram = constants if weights_in == "ram" else np.zeros_like(constants)
     return {
         "flash_bytes": code + constants,
@@ -70,25 +78,31 @@ def predict_memory(
 
 
 def fit_memory(
-    table: Integers,
-    obs_dim: int | Integers,
-    act_dim: int,
-    measured: Sequence[Sizes],
-    precision: str = "f32",
+    layers: shapes.Layers, measured: Sequence[Sizes], precision: str
 ) -> dict[str, float]:
-    """The constants of `predict_memory` from the compiled sizes of each architecture in `table`."""
-    layers = shapes.layers(precision, table, obs_dim, act_dim)
-    terms = terms_of(precision)
+    """The constants of `predict_memory` from the compiled sizes of each architecture."""
     if len(measured) != len(layers.inputs) or not measured:
         raise TargetError("a fit needs the compiled sizes of each architecture")
-    text = np.array([sizes.text for sizes in measured], dtype=np.float64)
-    features = terms.code_features(layers)
-    code, *_ = np.linalg.lstsq(features, text, rcond=None)
-    code[0] += max(0.0, float((text - features @ code).max())) + SPARE
-    constants = np.array([sizes.rodata + sizes.data for sizes in measured])
-    buffers = np.array([sizes.bss for sizes in measured])
-    fit = {f"code_{term}": float(value) for term, value in zip(terms.code, code, strict=True)}
-    fit["constants_fixed"] = float((constants - terms.constants(layers)).max())
-    fit["buffers_fixed"] = float((buffers - terms.buffers(layers)).max())
-    fit["stack"] = float(max(sizes.stack for sizes in measured))
-    return fit
+    model = model_of(precision)
+
+    def never_under(terms: Terms, sizes: list[int], what: str, spare: int = 0) -> dict[str, float]:
+        wanted = np.array(sizes, dtype=np.float64)
+        fit = least_squares(terms, wanted, np.ones_like(wanted), what)
+        short = (wanted - weighted(terms, fit, what, "")).max()
+        fit[f"{what}_fixed"] += max(0.0, float(short)) + spare
+        return fit
+
+    known = model.constants(layers), model.buffers(layers)
+    constants = [s.rodata + s.data - int(k) for s, k in zip(measured, known[0], strict=True)]
+    buffers = [s.bss - int(k) for s, k in zip(measured, known[1], strict=True)]
+    coefficients = _with_fixed(model.coefficients(layers))
+    return {
+        **never_under(model.code(layers), [s.text for s in measured], "code", SPARE),
+        **never_under(coefficients, constants, "constants"),
+        "buffers_fixed": float(max(buffers)),
+        **never_under(model.stack(layers), [s.stack for s in measured], "stack"),
+    }
+
+
+def _with_fixed(terms: Terms) -> Terms:
+    return {"fixed": np.ones(len(next(iter(terms.values())))), **terms}

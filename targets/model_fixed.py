@@ -7,68 +7,110 @@ Code and the first pass through it grow with the unrolled steps, time with all s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
-from targets.shapes import Floats, Integers, Layers
+from targets import model_activation
+from targets.model_activation import Terms
+from targets.shapes import Integers, Layers
 
-CYCLE_TERMS = (
-    "fixed", "observed", "layer", "loop", "panel", "step", "pair", "turn", "unrolled",
-)  # fmt: skip
-CODE_TERMS = ("fixed", "observed", "layer", "loop", "turns", "unrolled", "pair")
+FUNCTIONS = ("tanh", "sigmoid", "elu")  # behind the last layer, on floats
+
 STEPS_A_TURN = 8
 INPUTS_A_WORD = {"i16": 2, "i8": 4, "i8x": 4}
+KIND = {
+    "leaky_relu": "shift", "leaky_relu_any": "product", "identity": "product", "relu": "relu",
+    "elu": "table", "tanh": "table", "sigmoid": "table", "clip": "table",
+}  # fmt: skip
+"""What makes whole numbers of a hidden layer's sums, by activation."""
+TABLE_BYTES = 2048
 
 
-def cycle_features(precision: str, layers: Layers) -> Floats:
-    """(n, len(CYCLE_TERMS)): what each constant is multiplied by."""
+def cycle_terms(precision: str, layers: Layers) -> Terms:
+    """What each fitted constant is multiplied by, (n,)."""
     panels = layers.rows // 4
     steps, pair, turns, unrolled = _steps(precision, layers)
-    return _stack(
-        layers,
-        [
-            _observed(layers),
-            layers.present,
-            panels > 1,
-            panels,
-            panels * steps,
-            panels * pair,
-            panels * turns,
-            unrolled,
-        ],
-    )
+    kinds = {f"panel_{kind}": panels * mask for kind, mask in _kinds(layers).items()}
+    columns = {
+        "layer": layers.present,
+        "loop": panels > 1,
+        "panel": panels,
+        **kinds,
+        "step": panels * steps,
+        "pair": panels * pair,
+        "turn": panels * turns,
+        "unrolled": unrolled,
+    }
+    return {
+        "fixed": np.ones(len(panels)),
+        "observed": _observed(layers),
+        "tabled": _kinds(layers)["table"].any(axis=1),
+        **{name: column.sum(axis=1) for name, column in columns.items()},
+        **model_activation.cycle_terms(layers, layers.last),
+    }
 
 
-def code_features(precision: str, layers: Layers) -> Floats:
-    """(n, len(CODE_TERMS)): what each constant is multiplied by."""
+def code_terms(precision: str, layers: Layers) -> Terms:
+    """Likewise, for bytes of code."""
     _, pair, turns, unrolled = _steps(precision, layers)
-    return _stack(
-        layers, [_observed(layers), layers.present, layers.rows > 4, turns > 0, unrolled, pair]
-    )
+    columns = {
+        "layer": layers.present,
+        "loop": layers.rows > 4,
+        "turns": turns > 0,
+        "unrolled": unrolled,
+        "pair": pair,
+        **{f"layer_{kind}": mask for kind, mask in _kinds(layers).items()},
+    }
+    return {
+        "fixed": np.ones(len(pair)),
+        "observed": _observed(layers),
+        **{name: column.sum(axis=1) for name, column in columns.items()},
+        **model_activation.code_terms(layers, layers.last),
+    }
 
 
 def constants(precision: str, layers: Layers) -> Integers:
-    """Bytes of weights and biases, padding included."""
+    """Bytes of weights and biases, padding included, and of the table."""
     words = -(-layers.inputs // INPUTS_A_WORD[precision])
-    return np.asarray(4 * (layers.rows * (1 + words)).sum(axis=1), dtype=np.int64)
+    table = TABLE_BYTES * _kinds(layers)["table"].any(axis=1)
+    return np.asarray(4 * (layers.rows * (1 + words)).sum(axis=1) + table, dtype=np.int64)
 
 
 def buffers(precision: str, layers: Layers) -> Integers:
-    """Bytes of the observation, of the even and odd layers' outputs, and of the last sums."""
+    """Bytes of the observation, of the even and odd layers' outputs, and of the last sums.
+
+    A function behind the last layer has those once more, as floats.
+    """
     per_word = INPUTS_A_WORD[precision]
     observation = 2 * per_word * -(-layers.inputs[:, 0] // per_word)
     hidden = np.where(layers.hidden, layers.rows, 0)
     even, odd = hidden[:, 0::2].max(axis=1), hidden[:, 1::2].max(axis=1, initial=0)
-    last = np.where(layers.hidden, 0, layers.rows).max(axis=1)
-    return np.asarray(observation + 2 * (even + odd) + 4 * last, dtype=np.int64)
+    last = np.where(layers.last, layers.rows, 0).max(axis=1)
+    copies = 1 + np.isin(layers.output, FUNCTIONS)[:, 0]
+    return np.asarray(observation + 2 * (even + odd) + 4 * last * copies, dtype=np.int64)
+
+
+def stack_terms(layers: Layers) -> Terms:
+    """What each constant of the stack is multiplied by."""
+    last = layers.last
+    return {
+        "fixed": np.ones(len(layers.inputs)),
+        "layer": layers.present.sum(axis=1),
+        "loop": (layers.rows > 4).any(axis=1),
+        "function": (last & np.isin(layers.output, FUNCTIONS)).any(axis=1),
+    }
+
+
+def _kinds(layers: Layers) -> dict[str, NDArray[np.bool_]]:
+    """By kind: (n, depth+1) the hidden layers whose activation is of it."""
+    kinds = ("shift", "product", "relu", "table")
+    names = {kind: [name for name, k in KIND.items() if k == kind] for kind in kinds}
+    return {kind: layers.hidden & np.isin(layers.activation, names[kind]) for kind in kinds}
 
 
 def _observed(layers: Layers) -> Integers:
-    """Pairs of observations that are converted, in a column."""
-    return np.asarray(-(-layers.inputs[:, :1] // 2))
+    """Pairs of observations that are converted."""
+    return np.asarray(-(-layers.inputs[:, 0] // 2))
 
 
 def _steps(precision: str, layers: Layers) -> tuple[Integers, Integers, Integers, Integers]:
@@ -79,8 +121,3 @@ def _steps(precision: str, layers: Layers) -> tuple[Integers, Integers, Integers
     turns = np.where(looped, steps // STEPS_A_TURN, 0)
     unrolled = np.where(looped, STEPS_A_TURN + steps % STEPS_A_TURN, steps)
     return steps, pair, turns, unrolled
-
-
-def _stack(layers: Layers, columns: Sequence[NDArray[Any]]) -> Floats:
-    sums = [column.sum(axis=1) for column in columns]
-    return np.stack([np.ones(len(layers.inputs)), *sums], axis=1).astype(np.float64)

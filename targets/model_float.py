@@ -1,61 +1,70 @@
 """Terms of the cost of float32 kernels: panels of eight rows, a rest of four.
 
     cycles = fixed + (dense8 if any layer has eight rows) + sum over layers(layer
-             + panels8 * (panel8 + panel8_block * (k div 8) + panel8_input * (k mod 8))
+             + panels8 * (panel8 + panel8_block * (k div 8) + panel8_input * (k mod 8) + leak8)
              + panels4 * (panel4 + panel4_block * (k div 4) + panel4_input * (k mod 4)
-                          + panel4_loop * (k div 4, where that is a loop)))
+                          + panel4_loop * (k div 4, where that is a loop) + leak4))
+             + activations
 
 with k the layer's inputs: the shape of the kernels' loops, which take eight or four inputs a turn.
+leak8 and leak4 only behind layers with a (leaky) ReLU.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from targets.shapes import UNROLLED_BELOW, Floats, Integers, Layers
-
-CYCLE_TERMS = (
-    "fixed",
-    "dense8",
-    "layer",
-    "panel8",
-    "panel8_block",
-    "panel8_input",
-    "panel4",
-    "panel4_block",
-    "panel4_input",
-    "panel4_loop",
-)
-# The eight-row kernel is one function, called by each layer; the four-row kernel is inlined in
-# each, with its inputs unrolled where they are few.
-CODE_TERMS = (
-    "fixed",
-    "layer",
-    "dense8",
-    "dense8_call",
-    "dense4_call",
-    "dense4_block",
-    "dense4_two",
-    "dense4_one",
-)
+from targets import model_activation
+from targets.model_activation import Terms
+from targets.shapes import UNROLLED_BELOW, Integers, Layers
 
 
-def cycle_features(layers: Layers) -> Floats:
-    """(n, len(CYCLE_TERMS)): what each constant is multiplied by."""
+def cycle_terms(layers: Layers) -> Terms:
+    """What each fitted constant is multiplied by, (n,)."""
     k, eight, four = layers.inputs, layers.panels8, layers.panels4
-    columns = [
-        layers.present,
-        eight,
-        eight * (k // 8),
-        eight * (k % 8),
-        four,
-        four * (k // 4),
-        four * (k % 4),
-        four * (k // 4) * (k >= UNROLLED_BELOW),
-    ]
-    sums = [column.sum(axis=1) for column in columns]
-    dense8 = eight.any(axis=1)
-    return np.stack([np.ones_like(sums[0]), dense8, *sums], axis=1).astype(np.float64)
+    leaky = model_activation.leaky(layers)
+    columns = {
+        "layer": layers.present,
+        "panel8": eight,
+        "panel8_block": eight * (k // 8),
+        "panel8_input": eight * (k % 8),
+        "panel4": four,
+        "panel4_block": four * (k // 4),
+        "panel4_input": four * (k % 4),
+        "panel4_loop": four * (k // 4) * (k >= UNROLLED_BELOW),
+        "leak8": eight * leaky,
+        "leak4": four * leaky,
+    }
+    return {
+        "fixed": np.ones(len(k)),
+        "dense8": eight.any(axis=1),
+        **{name: column.sum(axis=1) for name, column in columns.items()},
+        **model_activation.cycle_terms(layers, layers.present),
+    }
+
+
+def code_terms(layers: Layers) -> Terms:
+    """Likewise, for bytes of code.
+
+    The eight-row kernel is one function, called by each layer; the four-row kernel is inlined in
+    each, with its inputs unrolled where they are few.
+    """
+    k, four = layers.inputs, layers.panels4
+    columns = {
+        "layer": layers.present,
+        "dense8_call": layers.panels8 > 0,
+        "dense4_call": four,
+        "dense4_block": four * np.where(k < UNROLLED_BELOW, k // 4, 1),
+        "dense4_two": four * (k % 4 // 2),
+        "dense4_one": four * (k % 2),
+        "leak4": four * model_activation.leaky(layers),
+    }
+    return {
+        "fixed": np.ones(len(k)),
+        "dense8": (layers.panels8 > 0).any(axis=1),
+        **{name: column.sum(axis=1) for name, column in columns.items()},
+        **model_activation.code_terms(layers, layers.present),
+    }
 
 
 def constants(layers: Layers) -> Integers:
@@ -70,19 +79,12 @@ def buffers(layers: Layers) -> Integers:
     return np.asarray(4 * (even + odd), dtype=np.int64)
 
 
-def code_features(layers: Layers) -> Floats:
-    """(n, len(CODE_TERMS)): what each constant is multiplied by."""
-    k, four = layers.inputs, layers.panels4
-    calls8 = (layers.panels8 > 0).sum(axis=1)
-    blocks = np.where(k < UNROLLED_BELOW, k // 4, 1)
-    columns = [
-        np.ones_like(calls8),
-        layers.present.sum(axis=1),
-        calls8 > 0,
-        calls8,
-        four.sum(axis=1),
-        (four * blocks).sum(axis=1),
-        (four * (k % 4 // 2)).sum(axis=1),
-        (four * (k % 2)).sum(axis=1),
-    ]
-    return np.stack(columns, axis=1).astype(np.float64)
+def stack_terms(layers: Layers) -> Terms:
+    """What each constant of the stack is multiplied by: functions with registers to save."""
+    called = model_activation.code_terms(layers, layers.present)
+    return {
+        "fixed": np.ones(len(layers.inputs)),
+        "dense8": (layers.panels8 > 0).any(axis=1),
+        "layer": layers.present.sum(axis=1),
+        "function": (called["tanh_function"] + called["elu_function"]) > 0,
+    }

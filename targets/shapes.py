@@ -8,6 +8,7 @@ architectures: `table` is (n, depth) hidden widths, zero padded; arrays by layer
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,10 @@ Integers = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 PRECISIONS = ("f32", "i16", "i8", "i8x")
+ACTIVATIONS = (
+    "leaky_relu", "leaky_relu_any", "relu", "elu", "tanh", "sigmoid", "clip", "identity",
+)  # fmt: skip
+"""`leaky_relu`: with a slope that fixed point computes by two shifts, 1 / (1 + 2^n)."""
 UNROLLED_BELOW = 24  # inputs: a shorter panel of four rows has no loop (dense4_f32.c)
 
 
@@ -28,20 +33,38 @@ class Layers:
     inputs: Integers  # (n, depth+1)
     panels8: Integers  # (n, depth+1) panels of eight rows
     panels4: Integers  # (n, depth+1) panels of four rows, 0 or 1
-    hidden: NDArray[np.bool_]  # (n, depth+1) followed by an activation
+    outputs: Integers  # (n, depth+1) rows that are real
+    hidden: NDArray[np.bool_]  # (n, depth+1)
     present: NDArray[np.bool_]  # (n, depth+1)
+    activation: NDArray[np.str_]  # (n, 1) or (1, 1), one of ACTIVATIONS, of the hidden layers
+    output: NDArray[np.str_]  # likewise, of the last layer
 
     @property
     def rows(self) -> Integers:
         """Rows computed, padding included."""
         return 8 * self.panels8 + 4 * self.panels4
 
+    @property
+    def last(self) -> NDArray[np.bool_]:
+        """(n, depth+1) the output layer."""
+        return self.present & ~self.hidden
 
-def layers(precision: str, table: Integers, obs_dim: int | Integers, act_dim: int) -> Layers:
-    """Shapes of every layer; `obs_dim` may be one for each of the n architectures.
 
-    TargetError for a precision without kernels or a malformed table.
+def layers(
+    precision: str,
+    table: Integers,
+    obs_dim: int | Integers,
+    act_dim: int | Integers,
+    activation: str | Sequence[str] = "leaky_relu",
+    output: str | Sequence[str] = "clip",
+) -> Layers:
+    """Shapes of every layer; all but `precision` may be one for each of the n architectures.
+
+    TargetError for a precision without kernels, an unknown activation or a malformed table.
     """
+    names = [np.reshape(np.asarray(given), (-1, 1)) for given in (activation, output)]
+    for name in {*names[0].flat, *names[1].flat} - {*ACTIVATIONS}:
+        raise TargetError(f"no kernels for activation {name!r}: {', '.join(ACTIVATIONS)}")
     if precision not in PRECISIONS:
         raise TargetError(f"no kernels for precision {precision!r}: {', '.join(PRECISIONS)}")
     widths = np.atleast_2d(np.asarray(table, dtype=np.int64))
@@ -55,7 +78,10 @@ def layers(precision: str, table: Integers, obs_dim: int | Integers, act_dim: in
     hidden = position < depth[:, None]
     column = np.zeros((n, 1), np.int64)
     inputs = np.where(present, np.hstack([column + np.reshape(obs_dim, (-1, 1)), widths]), 0)
-    outputs = np.where(hidden, np.hstack([widths, column]), np.where(present, act_dim, 0))
+    outputs = np.where(
+        hidden, np.hstack([widths, column]), np.where(present, np.reshape(act_dim, (-1, 1)), 0)
+    )
     rest = outputs % 8
     panels4 = ((rest > 0) & (rest <= 4)).astype(np.int64)
-    return Layers(inputs, outputs // 8 + (rest > 4), panels4, hidden, present)
+    panels8 = outputs // 8 + (rest > 4)
+    return Layers(inputs, panels8, panels4, outputs, hidden, present, *names)

@@ -6,38 +6,38 @@ import dataclasses
 from collections.abc import Callable
 from functools import partial
 
-from targets import model_fixed, model_float
-from targets.shapes import Floats, Integers, Layers
+from targets import model_activation, model_fixed, model_float
+from targets.shapes import Integers, Layers
 
 
 @dataclasses.dataclass(frozen=True)
-class Terms:
-    """Names of the fitted constants, and what each is multiplied by for given layers."""
+class Model:
+    """By what the fitted constants are multiplied, and the bytes that are known exactly."""
 
-    cycles: tuple[str, ...]
-    cycle_features: Callable[[Layers], Floats]  # (n, len(cycles))
-    code: tuple[str, ...]
-    code_features: Callable[[Layers], Floats]  # (n, len(code))
-    constants: Callable[[Layers], Integers]  # (n,) bytes, exact but for a fitted remainder
-    buffers: Callable[[Layers], Integers]  # (n,) bytes, likewise
+    cycles: Callable[[Layers], model_activation.Terms]
+    code: Callable[[Layers], model_activation.Terms]
+    stack: Callable[[Layers], model_activation.Terms]
+    coefficients: Callable[[Layers], model_activation.Terms]  # constants besides those below
+    constants: Callable[[Layers], Integers]  # (n,) bytes
+    buffers: Callable[[Layers], Integers]  # (n,) bytes, exact but for a fitted remainder
 
 
-def terms_of(precision: str) -> Terms:
-    """The terms for `f32`, `i16`, `i8` or `i8x`."""
+def model_of(precision: str) -> Model:
+    """The model for `f32`, `i16`, `i8` or `i8x`."""
     if precision == "f32":
-        return Terms(
-            model_float.CYCLE_TERMS,
-            model_float.cycle_features,
-            model_float.CODE_TERMS,
-            model_float.code_features,
+        return Model(
+            model_float.cycle_terms,
+            model_float.code_terms,
+            model_float.stack_terms,
+            lambda layers: model_activation.constant_terms(layers, layers.present),
             model_float.constants,
             model_float.buffers,
         )
-    return Terms(
-        model_fixed.CYCLE_TERMS,
-        partial(model_fixed.cycle_features, precision),
-        model_fixed.CODE_TERMS,
-        partial(model_fixed.code_features, precision),
+    return Model(
+        partial(model_fixed.cycle_terms, precision),
+        partial(model_fixed.code_terms, precision),
+        model_fixed.stack_terms,
+        lambda layers: model_activation.constant_terms(layers, layers.last),
         partial(model_fixed.constants, precision),
         partial(model_fixed.buffers, precision),
     )

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from compile.device import count_cycles
+from compile.device import count_cycles, cycles_by_data
 from compile.lower.c import core_kernels, fixed_source, policy_header, policy_source
-from compile.network import Network
+from compile.network import ACTIVATIONS, Network
 from compile.quantize import quantize
 from targets.target import Target
 from targets.toolchain import link_image
@@ -48,6 +48,8 @@ def build(network: Network, precision: str, weights_in: str, target: Target, fol
         ((64, 64), "leaky_relu", "f32", 18, 27_000, 19_600),
         ((64, 64), "leaky_relu", "i16", 22, 12_600, 8_600),
         ((64, 64), "leaky_relu", "i8", 22, 11_200, 8_800),
+        ((4,), "tanh", "f32", 18, 740, 500),
+        ((4,), "sigmoid", "f32", 18, 740, 500),
         ((64, 64), "tanh", "f32", 18, 29_600, 22_300),
         ((64, 64), "tanh", "i16", 22, 13_200, 8_900),
         ((64, 64), "tanh", "i8", 22, 11_800, 9_100),
@@ -74,7 +76,7 @@ def test_cycles(
 
 
 @pytest.mark.parametrize("precision", ["f32", "i16", "i8", "i8x"])
-@pytest.mark.parametrize("activation", ["leaky_relu", "relu", "tanh"])
+@pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.usefixtures("cross")
 def test_weights_in_ram_make_cycles_independent_of_the_data(
     make_network: Callable[..., Network],
@@ -83,7 +85,18 @@ def test_weights_in_ram_make_cycles_independent_of_the_data(
     target: Target,
     tmp_path: Path,
 ) -> None:
-    network = make_network((9, 6), obs_dim=22, activation=activation)
+    output = ACTIVATIONS[-1 - ACTIVATIONS.index(activation)]
+    network = make_network((9, 6), obs_dim=22, activation=activation, output=output)
     elf = build(network, precision, "ram", target, tmp_path)
-    inputs = [OBSERVATIONS[0], 1e6 * OBSERVATIONS[1], np.zeros(22, np.float32)]
-    assert len({count_cycles(elf, target, x, 4).p2 for x in inputs}) == 1
+    found = cycles_by_data(elf, target, OBSERVATIONS, 4)
+    assert found.independent, found
+
+
+@pytest.mark.usefixtures("cross")
+def test_a_table_in_flash_depends_on_the_data(
+    make_network: Callable[..., Network], target: Target, tmp_path: Path
+) -> None:
+    elf = build(make_network((9, 6), 22, activation="tanh"), "i16", "flash", target, tmp_path)
+    found = cycles_by_data(elf, target, OBSERVATIONS, 4)
+    assert not found.independent
+    assert found.most - found.least <= 16 * 5, "at most one miss of 5 cycles for each unit"

@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 from compile.errors import CompileError
-from compile.network import Layer, Network, network_from_torch
+from compile.network import ACTIVATIONS, Layer, Network, network_from_torch
 from compile.onnx_graph import export_onnx, network_from_onnx
 from compile.verify import run_onnx, run_torch
 
@@ -23,10 +23,17 @@ SETTINGS = settings(
 )
 
 
-def test_forward_is_torch_s() -> None:
-    policy = nn.Sequential(
-        nn.Linear(18, 7), nn.LeakyReLU(0.2), nn.Linear(7, 4), nn.Hardtanh(-1.0, 1.0)
-    )
+@pytest.mark.parametrize(
+    ("activation", "output"),
+    [
+        (nn.LeakyReLU(0.2), nn.Hardtanh(-1.0, 1.0)),
+        (nn.ELU(0.7), nn.Sigmoid()),
+        (nn.Sigmoid(), nn.ELU(0.7)),
+        (nn.ReLU(), nn.Tanh()),
+    ],
+)
+def test_forward_is_torch_s(activation: nn.Module, output: nn.Module) -> None:
+    policy = nn.Sequential(nn.Linear(18, 7), activation, nn.Linear(7, 4), output)
     x = np.random.default_rng(0).standard_normal((50, 18)).astype(np.float32)
     network = network_from_torch(policy)
     assert network.hidden == (7,)
@@ -56,18 +63,21 @@ def test_network_checks_its_layers(make_network: MakeNetwork) -> None:
     good = make_network((3,)).layers
     with pytest.raises(CompileError, match="not a finite number"):
         Network((Layer("a", np.full((2, 2), np.nan, np.float32), np.zeros(2, np.float32), "relu"),))
+    with pytest.raises(CompileError, match="ELU alpha is not a finite number"):
+        make_network((3,), elu_alpha=np.inf)
     with pytest.raises(CompileError, match="takes 18 inputs"):
         Network((good[1], good[0]))
     with pytest.raises(CompileError, match="supported: leaky_relu"):
-        Network((Layer("a", np.zeros((2, 2), np.float32), np.zeros(2, np.float32), "elu"),))
+        Network((Layer("a", np.zeros((2, 2), np.float32), np.zeros(2, np.float32), "gelu"),))
 
 
 @SETTINGS
 @given(
     hidden=st.lists(st.integers(1, 40), min_size=1, max_size=4),
-    activation=st.sampled_from(["leaky_relu", "relu", "tanh"]),
-    output=st.sampled_from(["clip", "tanh", "identity"]),
+    activation=st.sampled_from(ACTIVATIONS),
+    output=st.sampled_from(ACTIVATIONS),
     slope=st.sampled_from([0.01, 0.2, 0.5]),
+    alpha=st.sampled_from([0.3, 1.0, 2.0]),
 )
 def test_onnx_round_trip(
     make_network: MakeNetwork,
@@ -76,8 +86,11 @@ def test_onnx_round_trip(
     activation: str,
     output: str,
     slope: float,
+    alpha: float,
 ) -> None:
-    network = make_network(hidden, activation=activation, output=output, negative_slope=slope)
+    network = make_network(
+        hidden, activation=activation, output=output, negative_slope=slope, elu_alpha=alpha
+    )
     path = tmp_path / "policy.onnx"
     export_onnx(network, path, {"task": "quadrotor"})
     back = network_from_onnx(path)
@@ -88,6 +101,8 @@ def test_onnx_round_trip(
         assert layer.activation == other.activation
     if activation == "leaky_relu":
         assert back.negative_slope == slope
+    if activation == "elu":
+        assert back.elu_alpha == alpha
     x = np.random.default_rng(1).standard_normal((9, 18)).astype(np.float32)
     assert np.abs(run_onnx(path, x) - network.forward(x)).max() < 2e-6
 

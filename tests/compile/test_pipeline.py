@@ -40,6 +40,9 @@ def test_the_whole_way(tmp_path: Path) -> None:
     cycles = facts["cycles"]["emulated"]
     assert cycles["source"] == "model"
     assert 0 < cycles["cycles_p1"] < cycles["cycles_p2"]
+    assert cycles["independent_of_data"] is True
+    same = cycles["cycles_p2"]
+    assert cycles["by_data"] == {"observations": 4, "least": same, "most": same}
     assert cycles["us_p2"] == pytest.approx(cycles["cycles_p2"] / 168)
     assert abs(facts["cycles"]["predicted"]["cycles"] / cycles["cycles_p2"] - 1) < 0.1
     numerics = facts["numerics"]

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from targets.cycles import fit_cycles, predict_cycles
 from targets.errors import TargetError
 from targets.memory import SPARE, fit_memory, predict_memory
-from targets.model_float import CODE_TERMS, CYCLE_TERMS
-from targets.shapes import layers
+from targets.model_float import code_terms, cycle_terms
+from targets.shapes import ACTIVATIONS, PRECISIONS, Layers, layers
 from targets.target import Target
+from targets.terms import model_of
 from targets.toolchain import PolicySizes
 
 WIDTHS = (4, 8, 16, 32, 64, 128, 256)
@@ -20,6 +21,14 @@ SPACE = [a for depth in range(1, 5) for a in itertools.product(WIDTHS, repeat=de
 TABLE = np.array([(*a, 0, 0, 0)[:4] for a in SPACE])
 # Only architectures of width 4 tell the eight-row kernel from what is always there.
 NARROW = [SPACE.index((4,) * depth) for depth in (1, 2, 3)]
+CYCLE_TERMS = (
+    "fixed", "dense8", "layer", "panel8", "panel8_block", "panel8_input", "panel4", "panel4_block",
+    "panel4_input", "panel4_loop",
+)  # fmt: skip
+CODE_TERMS = (
+    "fixed", "layer", "dense8", "dense8_call", "dense4_call", "dense4_block", "dense4_two",
+    "dense4_one",
+)  # fmt: skip
 CYCLES = (300.0, 90.0, 25.0, 60.0, 209.0, 31.0, 20.0, 58.0, 17.0, 4.0)
 
 
@@ -47,7 +56,18 @@ def slow_memory(hidden: tuple[int, ...]) -> tuple[int, int]:
 
 
 def with_fit(target: Target, constants: dict[str, float]) -> Target:
-    return dataclasses.replace(target, fit={"f32.flash": constants, "f32.ram": constants})
+    """Terms that are not named cost nothing."""
+    shape = layers("f32", TABLE[:1], 18, 4)
+    nothing = {f"cycles_{term}": 0.0 for term in cycle_terms(shape)}
+    nothing |= {f"code_{term}": 0.0 for term in code_terms(shape)}
+    nothing |= {f"stack_{term}": 0.0 for term in model_of("f32").stack(shape)}
+    nothing |= {f"constants_{term}": 0.0 for term in ("fixed", "tanh", "elu")}
+    fit = nothing | constants
+    return dataclasses.replace(target, fit={"f32.flash": fit, "f32.ram": fit})
+
+
+def shapes_of(seen: object) -> Layers:
+    return layers("f32", TABLE[seen], 18, 4)
 
 
 CODE = (120, 40, 700, 30, 60, 136, 76, 40)
@@ -55,7 +75,7 @@ MEMORY_FIT = {
     **{f"code_{t}": float(v) for t, v in zip(CODE_TERMS, CODE, strict=True)},
     "constants_fixed": 0.0,
     "buffers_fixed": 8.0,
-    "stack": 96.0,
+    "stack_fixed": 96.0,
 }
 
 
@@ -111,7 +131,7 @@ def test_a_fit_recovers_cycles(target: Target, constants: list[float], seed: int
     named = dict(zip(CYCLE_TERMS, constants, strict=True))
     truth = np.array([slow_cycles(hidden, named) for hidden in SPACE])
     seen = np.array([*NARROW, *np.random.default_rng(seed).permutation(2800)[:100]])
-    fit = fit_cycles(TABLE[seen], 18, 4, truth[seen])
+    fit = fit_cycles(shapes_of(seen), truth[seen], "f32")
     predicted = predict_cycles(with_fit(target, fit), "f32", TABLE, 18, 4, "ram")
     assert np.abs(predicted / truth - 1).max() < 1e-6
 
@@ -127,7 +147,7 @@ def test_a_fit_recovers_memory(target: Target, constants: list[int]) -> None:
         rodata, bss = slow_memory(SPACE[i])
         text = int(truth["flash_bytes"][i]) - rodata
         measured.append(PolicySizes(text, rodata, 0, bss + 8, 96))
-    fit = fit_memory(TABLE[seen], 18, 4, measured)
+    fit = fit_memory(shapes_of(seen), measured, "f32")
     predicted = predict_memory(with_fit(target, fit), "f32", TABLE, 18, 4, "flash")
     for name, values in truth.items():
         spare = 0 if name in ("ram_bytes", "stack_bytes") else SPARE
@@ -141,11 +161,24 @@ def test_a_fit_never_under_estimates_its_samples(target: Target) -> None:
     for i in seen:
         rodata, bss = slow_memory(SPACE[i])
         measured.append(PolicySizes(int(900 + rng.integers(60)), rodata, 0, bss, 90))
-    fit = with_fit(target, fit_memory(TABLE[seen], 18, 4, measured))
+    fit = with_fit(target, fit_memory(shapes_of(seen), measured, "f32"))
     predicted = predict_memory(fit, "f32", TABLE[seen], 18, 4, "flash")["total_bytes"]
     excess = predicted - np.array([sizes.total for sizes in measured])
     assert excess.min() >= 0
     assert excess.max() < 120
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_activations_of_many_at_once(target: Target, activation: str, precision: str) -> None:
+    """Names for all architectures or one for each: the same figures, in either position."""
+    each = [activation] * 50
+    for names in ((activation, "clip"), ("leaky_relu", activation)):
+        many = tuple(each if name == activation else name for name in names)
+        arguments = (target, precision, TABLE[:50], 22, 4, "flash")
+        assert (predict_cycles(*arguments, *names) == predict_cycles(*arguments, *many)).all()
+        memory, same = predict_memory(*arguments, *names), predict_memory(*arguments, *many)
+        assert all((memory[key] == same[key]).all() for key in memory)
 
 
 @pytest.mark.parametrize("rows", range(1, 18))
@@ -161,16 +194,19 @@ def test_bad_requests(target: Target) -> None:
         predict_cycles(bare, "f32", TABLE, 18, 4, "flash")
     with pytest.raises(TargetError, match="no fitted constants"):
         predict_memory(bare, "f32", TABLE, 18, 4, "ram")
-    old = with_fit(target, {"cycles_fixed": 1.0, "code_fixed": 1.0})
+    constants = {"cycles_fixed": 1.0, "code_fixed": 1.0}
+    old = dataclasses.replace(target, fit={"f32.flash": constants})
     with pytest.raises(TargetError, match=r"have no cycles_dense8: run `python"):
         predict_cycles(old, "f32", TABLE, 18, 4, "flash")
     with pytest.raises(TargetError, match=r"have no code_layer: run `python"):
         predict_memory(old, "f32", TABLE, 18, 4, "flash")
     with pytest.raises(TargetError, match="no kernels for precision 'f8'"):
         layers("f8", TABLE, 18, 4)
+    with pytest.raises(TargetError, match="no kernels for activation 'gelu': leaky_relu, "):
+        layers("f32", TABLE, 18, 4, "gelu")
     with pytest.raises(TargetError, match="widths, then zeros"):
         layers("f32", np.array([[4, 0, 8, 0]]), 18, 4)
     with pytest.raises(TargetError, match="one positive cycle count"):
-        fit_cycles(TABLE, 18, 4, np.zeros(2800))
+        fit_cycles(shapes_of(slice(None)), np.zeros(2800), "f32")
     with pytest.raises(TargetError, match="compiled sizes"):
-        fit_memory(TABLE, 18, 4, [])
+        fit_memory(shapes_of(slice(None)), [], "f32")

@@ -12,12 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 import hyperppo
+from compile.activation import action_range
 from compile.fixed_point import SUM_LIMIT, FixedNetwork
 from compile.lower.c import fixed
 from compile.lower.c.layout import Panel, buffer_sizes, float_literal, lay_out
 from compile.network import Network
 
-_KERNEL_ORDER = ("dense8_f32", "dense4_f32", "tanh_f32", "clip_f32")
+_KERNEL_ORDER = ("dense8_f32", "dense4_f32", "tanh_f32", "sigmoid_f32", "elu_f32", "clip_f32")
 
 
 @dataclass(frozen=True)
@@ -65,9 +66,9 @@ def policy_source(
     """policy.c, with the weights in "flash" or "ram" and a core's kernels beside the portable."""
     layouts = lay_out(network)
     bounds = _bounds(network)
-    used = {name for layout in layouts for name in layout.kernels} | (
-        {"clip_f32"} if bounds else set()
-    )
+    used = {name for layout in layouts for name in layout.kernels}
+    used |= {"clip_f32"} if bounds else set()
+    used |= {"tanh_f32"} if "sigmoid_f32" in used else set()
     return _render(
         "policy.c.j2",
         title=title,
@@ -109,13 +110,14 @@ def fixed_source(
         ),
         buffers=fixed.buffers(network),
         sums=4 * -(-network.act_dim // 4),
+        absolute=bool({"leak_f32", "elu_f32"} & set(names)),
         worst=max(network.worst_sums) / SUM_LIMIT,
         guard=kernels.guard,
-        core=[kernels.sources.get(name, "") for name in names],
+        core=[kernels.sources.get(name, _portable(name)) for name in names if kernels.sources],
         portable=[_portable(name) for name in names],
         input_calls=fixed.input_calls(network),
         output_calls=fixed.output_calls(network),
-        result=4 * -(-network.act_dim // 4) if network.output == "tanh" else 0,
+        result=fixed.result_floats(network),
     )
 
 
@@ -133,18 +135,16 @@ def golden_header(
 
 def _bounds(network: Network) -> tuple[str, str] | None:
     """C literals of the action's range, None where the output layer has no bound."""
-    output = network.layers[-1].activation
-    if output == "identity":
+    bounds = action_range(network.layers[-1].activation, network)
+    if bounds is None:
         return None
-    low, high = network.clip if output == "clip" else (-1.0, 1.0)
-    return float_literal(np.float32(low)), float_literal(np.float32(high))
+    return float_literal(np.float32(bounds[0])), float_literal(np.float32(bounds[1]))
 
 
 def rejected_action(network: Network) -> float:
     """Every action's value after a bad observation: the range's lower end; 0 without a range."""
-    output = network.layers[-1].activation
-    low = {"clip": network.clip[0], "tanh": -1.0, "identity": 0.0}[output]
-    return float(np.float32(low))
+    bounds = action_range(network.layers[-1].activation, network)
+    return 0.0 if bounds is None else float(np.float32(bounds[0]))
 
 
 def _range_text(network: Network) -> str:

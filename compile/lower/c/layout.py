@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from compile.errors import CompileError
-from compile.network import Network
+from compile.activation import Form, Parameters, hidden_form, output_form
+from compile.network import Network, folded
 
 PANEL = 8  # rows a panel: with 8 sums, 8 inputs and 16 weights the 32 FPU registers are full
 TAIL = 4  # rows of the smaller last panel
@@ -50,26 +50,19 @@ class LayerLayout:
 def lay_out(network: Network) -> tuple[LayerLayout, ...]:
     """The layers in C's terms. CompileError where the C lowering has no form for a layer."""
     layouts: list[LayerLayout] = []
-    scale = 1.0  # of the previous activation, folded into this layer's weights
+    previous = Form()
     source = "observation"
     for index, layer in enumerate(network.layers):
         last = index == len(network.layers) - 1
-        kind = "output" if last else "hidden"
-        supported = ("clip", "tanh", "identity") if last else ("leaky_relu", "relu", "tanh")
-        if layer.activation not in supported:
-            raise CompileError(
-                f"layer {layer.name}: {layer.activation} after the {kind} layer has no C form; "
-                f"supported there: {', '.join(supported)}"
-            )
-        weight = (layer.weight.astype(np.float64) * scale).astype(np.float32)
-        leak, scale_after = _leak(layer.activation, network.negative_slope)
-        panels = _panels(weight, layer.bias)
+        form = (output_form if last else hidden_form)(layer.activation, network)
+        own = folded(layer, form, previous)
+        panels = _panels(own.weight, own.bias)
         name = identifier(layer.name, index)
         destination = ("even", "odd")[index % 2]
-        calls = _dense_calls(name, panels, source, destination, layer.n_in, float_literal(leak))
-        finish = []
-        if layer.activation == "tanh":
-            finish.append(f"tanh_f32({destination}, {sum(panel.rows for panel in panels)});")
+        leak = float_literal(np.float32(form.leak))
+        calls = _dense_calls(name, panels, source, destination, layer.n_in, leak)
+        rows = sum(panel.rows for panel in panels)
+        finish = function_call(form, destination, rows, network)
         layouts.append(
             LayerLayout(
                 name=name,
@@ -78,12 +71,21 @@ def lay_out(network: Network) -> tuple[LayerLayout, ...]:
                 activation=layer.activation,
                 panels=panels,
                 calls=tuple(calls),
-                finish=tuple(finish),
+                finish=finish,
                 kernels=frozenset(call.split("(")[0] for call in [*calls, *finish]),
             )
         )
-        source, scale = destination, scale_after
+        source, previous = destination, form
     return tuple(layouts)
+
+
+def function_call(form: Form, where: str, n: int, of: Parameters) -> tuple[str, ...]:
+    """The call that applies a form's function to n floats in place; none without a function."""
+    arguments = {
+        "clip_f32": [where, where, f"{n}", *map(float_literal, map(np.float32, of.clip))],
+        "elu_f32": [where, f"{n}", float_literal(np.float32(of.elu_alpha))],
+    }.get(form.function, [where, f"{n}"])
+    return (f"{form.function}({', '.join(arguments)});",) if form.function else ()
 
 
 def buffer_sizes(layouts: tuple[LayerLayout, ...]) -> dict[str, int]:
@@ -126,20 +128,6 @@ def _dense_calls(
         result = destination + (f" + {rows}" if rows else "")
         calls.append(f"dense4_f32({weights}, {source}, {result}, {n_in}, {leak});")
     return calls
-
-
-def _leak(activation: str, slope: float) -> tuple[np.float32, float]:
-    """``(leak, scale)`` with activation(x) = scale * (x + leak |x|); (0, 1) for the others.
-
-    The kernel computes the bracket and the next layer's weights take the scale.
-    """
-    if activation == "relu":
-        slope = 0.0
-    elif activation != "leaky_relu":
-        return np.float32(0), 1.0
-    if not 0.0 <= slope <= 1.0:
-        raise CompileError(f"the leaky ReLU slope {slope} is outside 0..1")
-    return np.float32((1 - slope) / (1 + slope)), (1 + slope) / 2
 
 
 def identifier(name: str, index: int) -> str:

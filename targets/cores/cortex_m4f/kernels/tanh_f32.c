@@ -53,41 +53,51 @@ __attribute__((noinline)) static void tanh_many_f32(float *x, size_t n)
           "s12", "s13", "s14", "s15", "s16", "s17", "s18", "s19", "s20", "s21", "s22", "s23");
 }
 
-__attribute__((always_inline)) static inline void tanh_f32(float *x, const size_t n)
+/* x in s0-s3 from the start to the end. */
+__attribute__((always_inline)) static inline void tanh_four_f32(float *x)
 {
     const float *c = tanh_coefficients;
-    if (n != 4) {
+    register float s0 __asm__("s0") = x[0];
+    register float s1 __asm__("s1") = x[1];
+    register float s2 __asm__("s2") = x[2];
+    register float s3 __asm__("s3") = x[3];
+    __asm__(CONVERT("s32.f32") CONVERT("f32.s32")
+            "vldmia %[c]!, {s12-s14}\n\t"
+            ALL("vmul", s4, s0, s0, s5, s1, s1, s6, s2, s2, s7, s3, s3)
+            ALL("vadd", s8, s4, s12, s9, s5, s12, s10, s6, s12, s11, s7, s12)
+            P_TIMES_U ADD_P(s13) P_TIMES_U ADD_P(s14)
+            ALL("vmul", s8, s0, s8, s9, s1, s9, s10, s2, s10, s11, s3, s11)
+            "vldmia %[c]!, {s0-s3}\n\t"
+            ALL("vadd", s12, s4, s0, s13, s5, s0, s14, s6, s0, s15, s7, s0)
+            Q_TIMES_U ADD_Q(s1) Q_TIMES_U ADD_Q(s2) Q_TIMES_U ADD_Q(s3)
+            "vmul.f32 s4, s12, s13\n\t" /* q01 */
+            "vmul.f32 s5, s14, s15\n\t" /* q23 */
+            "vldmia %[c], {s7}\n\t"
+            "vmul.f32 s6, s4, s5\n\t"
+            "vdiv.f32 s6, s7, s6\n\t"
+            "vmul.f32 s5, s6, s5\n\t" /* r01 */
+            "vmul.f32 s4, s6, s4\n\t" /* r23 */
+            "vmul.f32 s0, s5, s13\n\t"
+            "vmul.f32 s1, s5, s12\n\t"
+            "vmul.f32 s2, s4, s15\n\t"
+            "vmul.f32 s3, s4, s14\n\t"
+            ALL("vmul", s0, s8, s0, s1, s9, s1, s2, s10, s2, s3, s11, s3)
+            : [c] "+&r"(c), "+&t"(s0), "+&t"(s1), "+&t"(s2), "+&t"(s3)
+            : "m"(tanh_coefficients)
+            : "s4", "s5", "s6", "s7", "s8", "s9", "s10", "s11", "s12", "s13", "s14", "s15");
+    x[0] = s0;
+    x[1] = s1;
+    x[2] = s2;
+    x[3] = s3;
+}
+
+__attribute__((always_inline)) static inline void tanh_f32(float *x, const size_t n)
+{
+    if (n == 4) {
+        tanh_four_f32(x);
+    } else {
         tanh_many_f32(x, n);
-        return;
     }
-    __asm__ volatile(
-        "vldmia %[x], {s0-s3}\n\t"
-        CONVERT("s32.f32") CONVERT("f32.s32")
-        "vldmia %[c]!, {s12-s14}\n\t"
-        ALL("vmul", s4, s0, s0, s5, s1, s1, s6, s2, s2, s7, s3, s3)
-        ALL("vadd", s8, s4, s12, s9, s5, s12, s10, s6, s12, s11, s7, s12)
-        P_TIMES_U ADD_P(s13) P_TIMES_U ADD_P(s14)
-        ALL("vmul", s8, s0, s8, s9, s1, s9, s10, s2, s10, s11, s3, s11)
-        "vldmia %[c]!, {s0-s3}\n\t"
-        ALL("vadd", s12, s4, s0, s13, s5, s0, s14, s6, s0, s15, s7, s0)
-        Q_TIMES_U ADD_Q(s1) Q_TIMES_U ADD_Q(s2) Q_TIMES_U ADD_Q(s3)
-        "vmul.f32 s4, s12, s13\n\t" /* q01 */
-        "vmul.f32 s5, s14, s15\n\t" /* q23 */
-        "vmul.f32 s6, s4, s5\n\t"
-        "vldmia %[c], {s7}\n\t"
-        "vdiv.f32 s6, s7, s6\n\t"
-        "vmul.f32 s5, s6, s5\n\t" /* r01 */
-        "vmul.f32 s4, s6, s4\n\t" /* r23 */
-        "vmul.f32 s0, s5, s13\n\t"
-        "vmul.f32 s1, s5, s12\n\t"
-        "vmul.f32 s2, s4, s15\n\t"
-        "vmul.f32 s3, s4, s14\n\t"
-        ALL("vmul", s0, s8, s0, s1, s9, s1, s2, s10, s2, s3, s11, s3)
-        "vstmia %[x], {s0-s3}\n\t"
-        : [c] "+&r"(c)
-        : [x] "r"(x)
-        : "memory", "s0", "s1", "s2", "s3", "s4", "s5", "s6", "s7", "s8", "s9", "s10", "s11", "s12",
-          "s13", "s14", "s15");
 }
 #undef ALL
 #undef ADD_P

@@ -1,0 +1,98 @@
+"""Terms of the cost of activations on floats.
+
+They stand behind any layer of a float32 policy, and behind the last one of a fixed-point policy.
+Functions work on rows in fours: tanh_f32 and elu_f32 are called, but four values of tanh and every
+clip are inlined. Behind the last layer comes a clip where the activation has bounds, and otherwise
+a loop that passes the actions on.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from targets.shapes import Integers, Layers
+
+Terms = dict[str, Any]  # term -> array (n,): what the term's constant is multiplied by
+BOUNDED = ("clip", "tanh", "sigmoid")
+LEAKY = ("leaky_relu", "leaky_relu_any", "relu")
+
+
+def cycle_terms(layers: Layers, behind: NDArray[np.bool_]) -> Terms:
+    """Of the layers (n, depth+1) that float activations stand behind."""
+    tanh, elu, clip = (_rows(layers, behind, name) for name in ("tanh", "elu", "clip"))
+    last = layers.last & behind
+    free = last & ~np.isin(layers.output, BOUNDED)
+    half = last & (layers.output == "sigmoid")
+    return {
+        "tanh_call": _sum(tanh > 4),
+        "tanh_group": _sum(np.where(tanh > 4, tanh // 4, 0)),
+        "tanh_four": _sum(tanh == 4),
+        "elu_call": _sum(elu > 0),
+        "elu_group": _sum(elu // 4),
+        "clip_call": _sum(clip > 0),
+        "clip_group": _sum(clip // 4),
+        "clip_loop": _sum(clip >= 8),
+        "clip_rest": _sum(clip % 4),
+        "half_group": _sum(half * layers.rows // 4),
+        "free": _sum(free),
+        "free_unit": _sum(free * layers.outputs),
+    }
+
+
+def code_terms(layers: Layers, behind: NDArray[np.bool_]) -> Terms:
+    """Likewise, for bytes of code."""
+    tanh, elu, clip = (_rows(layers, behind, name) for name in ("tanh", "elu", "clip"))
+    last = layers.last & behind
+    free = last & ~np.isin(layers.output, BOUNDED)
+    half = last & (layers.output == "sigmoid")
+    return {
+        "tanh_function": np.any(tanh > 4, axis=1),
+        "tanh_call": _sum(tanh > 4),
+        "tanh_four": _sum(tanh == 4),
+        "elu_function": np.any(elu > 0, axis=1),
+        "elu_call": _sum(elu > 0),
+        "clip_call": _sum(clip > 0),
+        "clip_fours": _sum(clip >= 4),
+        "clip_loop": _sum(clip >= 8),
+        "clip_rest": _sum(clip % 4 > 0),
+        "clip_rest_loop": _sum(clip % 4 > 1),
+        "half": _sum(half),
+        "half_loop": _sum(half & (layers.rows > 4)),
+        "free": _sum(free),
+        "free_one": _sum(free & (layers.outputs == 1)),
+    }
+
+
+def constant_terms(layers: Layers, behind: NDArray[np.bool_]) -> Terms:
+    """Whether coefficients of a function are there."""
+    return {
+        "tanh": np.any(_rows(layers, behind, "tanh") > 0, axis=1),
+        "elu": np.any(_rows(layers, behind, "elu") > 0, axis=1),
+    }
+
+
+def leaky(layers: Layers) -> NDArray[np.bool_]:
+    """(n, depth+1) layers whose sums become sum + leak |sum|."""
+    return (layers.hidden & np.isin(layers.activation, LEAKY)) | (
+        layers.last & np.isin(layers.output, LEAKY)
+    )
+
+
+def _rows(layers: Layers, behind: NDArray[np.bool_], function: str) -> Integers:
+    """(n, depth+1) values that a function works on; 0 where a layer does not call it."""
+    names = {"tanh": ("tanh", "sigmoid"), "elu": ("elu",), "clip": ("clip",)}[function]
+    hidden = layers.hidden & np.isin(layers.activation, names)
+    if function == "clip":
+        last = layers.last & np.isin(layers.output, BOUNDED)
+        values = np.where(last, layers.outputs, np.where(hidden, layers.rows, 0))
+    else:
+        last = layers.last & np.isin(layers.output, names)
+        values = np.where(last | hidden, layers.rows, 0)
+    return np.where(behind, values, 0)
+
+
+def _sum(values: NDArray[np.bool_] | Integers) -> Integers:
+    return np.asarray(values.sum(axis=1), dtype=np.int64)
