@@ -1,4 +1,4 @@
-"""Proof that every form of the policy computes the same: torch, ONNX, host C, machine code."""
+"""Proof that every form of the policy computes the same: its source, ONNX, C, machine code."""
 
 from __future__ import annotations
 
@@ -21,6 +21,11 @@ orders differ by about 1e-6 in networks of this size; 1e-5 of the thrust range i
 FIXED_TOLERANCE = {"clip": 0.0, "identity": 0.0, "tanh": 1e-6}
 """The same for fixed point, by output: whole numbers are equal or wrong. A tanh at the end is
 float32, and the reference's is not the kernel's."""
+
+
+def tolerance_for(actions: NDArray[np.float32]) -> float:
+    """TOLERANCE, in units of the largest action where that is above 1."""
+    return TOLERANCE * max(1.0, float(np.abs(actions).max()))
 
 
 def run_torch(policy: nn.Sequential, observations: NDArray[np.float32]) -> NDArray[np.float32]:
