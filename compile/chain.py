@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from compile.errors import CompileError
 from compile.network import Layer, Network, the_one
 
 Floats = NDArray[np.float64]
@@ -92,18 +93,16 @@ def multiplied(chain: Chain, weight: Floats, name: str) -> Chain:
 
 
 def activated(chain: Chain, activation: Activation, name: str) -> Chain:
-    """The activation of every value. A clip with one bound is a ReLU, moved and turned."""
-    if activation.kind == "clip":
+    """The activation of every value. A clip changes nothing within the range of what is before."""
+    if activation.kind == "clip" and chain.stages and not chain.is_open:
+        last = chain.stages[-1]
         low, high = activation.low, activation.high
-        before = Activation().range
-        if chain.stages and not chain.is_open:
-            before = chain.stages[-1].activation.range
-        if low <= before[0] and before[1] <= high:
+        if low <= last.activation.range[0] and last.activation.range[1] <= high:
             return chain
-        if math.isinf(low) or math.isinf(high):
-            bound, sign = (low, 1.0) if math.isinf(high) else (high, -1.0)
-            turned = _uniform(chain, sign, -sign * bound, name)
-            return _uniform(activated(turned, Activation("relu"), name), sign, bound, name)
+        if last.activation.kind == "clip":
+            ends = [min(max(end, low), high) for end in last.activation.range]
+            both = Activation("clip", low=ends[0], high=ends[1])
+            return replace(chain, stages=(*chain.stages[:-1], replace(last, activation=both)))
     dense = chain.weight if chain.weight.ndim == 2 else np.diag(chain.weight)
     stage = Stage(chain.name or name, dense, chain.bias, activation)
     return Chain(np.ones(chain.size), np.zeros(chain.size), "", (*chain.stages, stage))
@@ -133,27 +132,37 @@ def finished(chain: Chain) -> Network:
     )
 
 
-def _uniform(chain: Chain, scale: float, shift: float, name: str) -> Chain:
-    return scaled(chain, np.full(chain.size, scale), np.full(chain.size, shift), name)
-
-
 def _unique(names: list[str]) -> list[str]:
     """Nodes may share a name, layers may not."""
     return [f"{n}_{i}" if names.count(n) > 1 or not n else n for i, n in enumerate(names)]
 
 
 def _with_one_clip(stages: tuple[Stage, ...]) -> tuple[Stage, ...]:
-    """All clips with the range of the last one: the weights around them take the difference."""
+    """All clips with the range of the last one; those with one bound as ReLUs, moved and turned.
+
+    The weights before and behind take the difference. CompileError for a clip to one number.
+    """
     clips = [s.activation for s in stages if s.activation.kind == "clip"]
-    moved, scale, shift = [], 1.0, 0.0  # what the stage before still owes
+    wanted = next((a for a in reversed(clips) if math.isfinite(a.high - a.low)), Activation())
+    moved, scale, shift = [], 1.0, 0.0  # scale and shift: what the stage before still owes
     for stage in stages:
         bias = stage.bias + stage.weight.sum(axis=1) * shift if shift else stage.bias
-        weight = stage.weight * scale
-        scale, shift, activation = 1.0, 0.0, stage.activation
-        if activation.kind == "clip" and activation != clips[-1]:
-            low, high = clips[-1].low, clips[-1].high
-            scale = (activation.high - activation.low) / (high - low)
-            shift = activation.low - scale * low
-            weight, bias, activation = weight / scale, (bias - shift) / scale, clips[-1]
+        weight, activation = stage.weight * scale, stage.activation
+        scale, shift = 1.0, 0.0
+        if activation.kind == "clip" and activation != wanted:
+            if activation.low >= activation.high:
+                raise CompileError(f"layer {stage.name} is clipped to one number")
+            if math.isfinite(activation.high - activation.low):
+                scale = (activation.high - activation.low) / (wanted.high - wanted.low)
+                shift = activation.low - scale * wanted.low
+                activation = wanted
+            else:
+                below = math.isinf(activation.high)
+                scale, shift = (1.0, activation.low) if below else (-1.0, activation.high)
+                activation = Activation("relu")
+            weight, bias = weight / scale, (bias - shift) / scale
         moved.append(Stage(stage.name, weight, bias, activation))
+    if scale != 1 or shift != 0:
+        n = len(bias)
+        moved.append(Stage("output", scale * np.eye(n), np.full(n, shift), Activation()))
     return tuple(moved)

@@ -8,7 +8,7 @@ layers on the observation. Nodes of constants are evaluated; nodes that only mov
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,7 +34,10 @@ MOVING_OPS = (
     "Identity", "Dropout", "Flatten", "Reshape", "Squeeze", "Unsqueeze", "Transpose",
     "Slice", "Split", "Gather",
 )  # fmt: skip
-SUPPORTED = ", ".join((*LAYER_OPS, *AFFINE_OPS, *ACTIVATION_OPS, *MOVING_OPS, "Cast", "Constant"))
+CASTING_OPS = ("Cast", "CastLike")
+SUPPORTED = ", ".join(
+    (*LAYER_OPS, *AFFINE_OPS, *ACTIVATION_OPS, "Min", "Max", *MOVING_OPS, *CASTING_OPS)
+)
 
 
 @dataclass(frozen=True)
@@ -188,9 +191,9 @@ class _Walk:
             raise unsupported(node, " with a graph inside")
         if not data:
             self.constants.update(self._evaluate(node, self.constants))
-        elif node.op_type == "Shape":
-            shape = {data[0]: np.zeros(self.values[data[0]].shape, np.float32)}
-            self.constants.update(self._evaluate(node, shape))
+        elif node.op_type == "Shape" or (node.op_type == "CastLike" and node.input[0] != data[0]):
+            like = {data[0]: np.zeros(self.values[data[0]].shape, np.float32)}
+            self.constants.update(self._evaluate(node, {**self.constants, **like}))
         elif len(data) > 1 or list(node.input).count(data[0]) > 1:
             swish = " (such as a swish)" if node.op_type == "Mul" else ""
             raise unsupported(node, f" of two values that both depend on the observation{swish}")
@@ -216,14 +219,24 @@ class _Walk:
             result = self._matmul(node, value, name)
         elif operator in AFFINE_OPS:
             result = self._affine(node, value, name)
+        elif operator in ("Min", "Max"):
+            result = self._limit(node, value, name)
         elif operator in ACTIVATION_OPS:
             found = self._activation(node)
             result = Value(chains.activated(value.chain, found, name), value.shape)
-        elif operator == "Cast" and _attribute(node, "to", 0) in (1, 11):  # float, double
-            result = value
+        elif operator in CASTING_OPS:
+            result = self._cast(node, value)
         else:
-            raise unsupported(node, " to another type than float" if operator == "Cast" else "")
+            raise unsupported(node, "")
         return {node.output[0]: result}
+
+    def _cast(self, node: onnx.NodeProto, value: Value) -> Value:
+        to = _attribute(node, "to", 0)
+        if node.op_type == "CastLike":
+            to = {"float32": 1, "float64": 11}.get(self.constants[node.input[1]].dtype.name, 0)
+        if to not in (1, 11):  # TensorProto.FLOAT and DOUBLE
+            raise unsupported(node, " to another type than float")
+        return value
 
     def _gemm(self, node: onnx.NodeProto, value: Value, name: str) -> Value:
         """Y = alpha A' B' + beta C, with either A or B constant."""
@@ -320,6 +333,17 @@ class _Walk:
             raise unsupported(node, f" with the empty range {low:g} to {high:g}")
         return Activation("clip", low=low, high=high)
 
+    def _limit(self, node: onnx.NodeProto, value: Value, name: str) -> Value:
+        """The maximum or minimum with a number: a clip with one bound."""
+        (constant,) = (self.constants[i] for i in node.input if i in self.constants)
+        shape = np.broadcast_shapes(value.shape, constant.shape)
+        bounds = self._spread(node, constant, shape, value.shape)
+        if len(node.input) != 2 or (bounds != bounds[0]).any():
+            raise unsupported(node, " with other bounds for each value")
+        low, high = (-math.inf, bounds[0]) if node.op_type == "Min" else (bounds[0], math.inf)
+        found = Activation("clip", low=float(low), high=float(high))
+        return Value(chains.activated(value.chain, found, name), shape)
+
     def _bound(self, node: onnx.NodeProto, place: int) -> float:
         """A clip's bound, an input since opset 11, before an attribute; infinite where none is."""
         sign = (-1, 1)[place]
@@ -347,7 +371,7 @@ class _Walk:
                 raise unsupported(node, " that mixes the observations of a batch")
             chain = value.chain
             if not np.array_equal(first, np.arange(n)):
-                chain = chains.multiplied(chain, np.eye(n)[first], name)
+                chain = chains.multiplied(chain, np.eye(n)[first], chain.name or name)
             results[output] = Value(chain, where.shape)
         return results
 
@@ -367,8 +391,8 @@ class _Walk:
         )
         model = helper.make_model(graph, opset_imports=self.opsets)
         try:
-            run: Callable[..., list[Array]] = ReferenceEvaluator(model).run
-            return dict(zip(outputs, run(None, inputs), strict=True))
+            found: Any = ReferenceEvaluator(model).run(None, inputs)
+            return dict(zip(outputs, map(np.asarray, found), strict=True))
         except Exception as error:  # an operator that it lacks, arguments that do not fit
             raise unsupported(node, f" as it is here ({error})") from None
 
