@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 import hyperppo
 from compile import device, verify
+from compile.errors import CompileError, NoFixedPointError
 from compile.fixed_point import SUM_LIMIT, FixedNetwork
 from compile.lower import c as lowering
 from compile.lower.c.activation import action_range
@@ -118,7 +119,7 @@ def build_candidate(
 ) -> Candidate:
     """Write policy.onnx, the C, the app and the image into ``folder``, each checked.
 
-    CompileError when two forms of the policy differ by more than the tolerance; forms of a
+    NoFixedPointError when it has no such precision; CompileError when two forms of the policy differ by more than the tolerance; forms of a
     fixed-point policy may not differ at all.
     """
     with progress.stage("weights") as found:
@@ -141,7 +142,10 @@ def build_candidate(
     fixed, quantization = None, None
     if precision != "f32":
         with progress.stage("quantize") as found:
-            fixed = quantize(lowered, observations, precision)
+            try:
+                fixed = quantize(lowered, observations, precision)
+            except CompileError as error:
+                raise NoFixedPointError(str(error)) from None
             quantization = judge(source, original, fixed, by_onnx, observations, seed)
             found.append(
                 f"{precision} within {quantization.error_rms:.1e} rms of float32, "

@@ -32,7 +32,7 @@ AFFINE_OPS = ("Add", "Sub", "Mul", "Div", "Neg")
 ACTIVATION_OPS = ("Relu", "LeakyRelu", "Elu", "Tanh", "Sigmoid", "Clip")
 MOVING_OPS = (
     "Identity", "Dropout", "Flatten", "Reshape", "Squeeze", "Unsqueeze", "Transpose",
-    "Slice", "Split", "Gather",
+    "Slice", "Split", "Gather", "Expand",
 )  # fmt: skip
 CASTING_OPS = ("Cast", "CastLike")
 SUPPORTED = ", ".join(

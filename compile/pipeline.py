@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from compile.budget import Affordable, Budget, Costs, smallest_that_would, why_over, within
 from compile.candidate import Candidate, OnTarget, build_candidate
-from compile.errors import CompileError
+from compile.errors import CompileError, NoFixedPointError
 from compile.manifest import manifest
 from compile.package import Package, staging, write_manifest
 from compile.progress import Progress
@@ -124,14 +124,20 @@ def settle(
     for precision in precisions:
         survey = enumerate_costs(request, source, target, precision, progress)
         order = choose(request, source, target, survey, progress)
-        index, candidate, dropped = first_that_holds(
-            request, source, target, survey, order, folder, progress
-        )
-        rejected += dropped
-        quantization = candidate.quantization
-        if precision == precisions[-1] or quantization is None or quantization.lost <= LOSS:
-            break
-        why = f"in {precision} {quantization.text}"
+        index = int(order[0])
+        try:
+            index, candidate, dropped = first_that_holds(
+                request, source, target, survey, order, folder, progress
+            )
+            rejected += dropped
+            quantization = candidate.quantization
+            if precision == precisions[-1] or quantization is None or quantization.lost <= LOSS:
+                break
+            why = f"in {precision} {quantization.text}"
+        except NoFixedPointError as error:
+            if len(precisions) == 1:
+                raise CompileError(f"{error}; take --precision f32 or auto") from None
+            why = f"has no {precision} form ({error})"
         rejected.append({"architecture": survey.names[index], "why": why})
         with progress.stage("dropped") as found:
             found.append(f"{survey.names[index]} {why}")
