@@ -119,8 +119,8 @@ def build_candidate(
 ) -> Candidate:
     """Write policy.onnx, the C, the app and the image into ``folder``, each checked.
 
-    NoFixedPointError when it has no such precision; CompileError when two forms of the policy differ by more than the tolerance; forms of a
-    fixed-point policy may not differ at all.
+    NoFixedPointError when the policy has no form in that precision. CompileError when two forms
+    differ by more than the tolerance; forms of a fixed-point policy may not differ at all.
     """
     with progress.stage("weights") as found:
         original = source.original(index)
