@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 import hyperppo
 from compile import device, verify
+from compile.activation import action_range
 from compile.errors import CompileError, NoFixedPointError
 from compile.fixed_point import SUM_LIMIT, FixedNetwork
 from compile.lower import c as lowering
-from compile.lower.c.activation import action_range
 from compile.network import Network
 from compile.onnx_graph import export_onnx
 from compile.onnx_import import network_from_onnx
@@ -159,7 +159,7 @@ def build_candidate(
             found.append(f"C within {host_error:.1e} of onnxruntime")
         else:
             host_error = float(np.abs(by_host - by_onnx).max())
-            tolerance = verify.FIXED_TOLERANCE[fixed.output]
+            tolerance = verify.fixed_tolerance(fixed)
             verify.compare(
                 "numpy and the host's C", fixed.forward(observations), by_host, tolerance
             )
@@ -180,7 +180,7 @@ def build_candidate(
     if not source.conventions:
         # Its device contract is in the image; without a known observation there is no controller.
         shutil.rmtree(folder / "crazyflie_app")
-    low, high = action_range(network) or (-math.inf, math.inf)
+    low, high = action_range(network.layers[-1].activation, network) or (-math.inf, math.inf)
     numerics = Numerics(
         observations=len(observations),
         observed=source.observed,

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from compile.activation import Form, activate, output_form
 from compile.errors import CompileError
 
 Integers = NDArray[np.int64]
@@ -94,8 +95,10 @@ class FixedNetwork:
     input_fraction: tuple[int, ...]  # fraction bits of each observation, 0..16
     input_bits: int  # each observation saturates to that many
     output_fraction: int  # fraction bits of the last layer's sums, 1..31
-    output: str  # clip, tanh or identity, on floats
+    output: str  # the last layer's activation, on floats
     clip: tuple[float, float]
+    negative_slope: float
+    elu_alpha: float
     table: Integers  # (2^TABLE_BITS,) value << 16 | slope, or empty
 
     def __post_init__(self) -> None:
@@ -126,6 +129,11 @@ class FixedNetwork:
         return self.layers[-1].n_out
 
     @property
+    def output_form(self) -> Form:
+        """How the last layer's activation is computed; the layer's weights allow for it."""
+        return output_form(self.output, self)
+
+    @property
     def input_range(self) -> NDArray[np.float64]:
         """(obs_dim,): observations beyond +- this saturate."""
         return np.asarray(2.0 ** (self.input_bits - 1 - np.array(self.input_fraction)))
@@ -139,7 +147,8 @@ class FixedNetwork:
     def forward(self, observation: NDArray[np.floating]) -> NDArray[np.float32]:
         """(n, obs_dim) finite observations -> (n, act_dim) actions, the bits that policy.c gives.
 
-        An output tanh is the C kernel's only within 7e-7: it is taken from numpy here.
+        The functions behind the last layer (tanh, sigmoid, ELU) are the C kernels' only within
+        5e-7: they are taken from numpy here.
         """
         x = self.observe(observation)
         for layer in self.layers:
@@ -147,11 +156,13 @@ class FixedNetwork:
             if layer.hidden is not None:
                 x = layer.hidden.apply(x, self.table)
         value = x.astype(np.float32) * np.float32(2.0**-self.output_fraction)
-        if self.output == "clip":
-            low, high = map(np.float32, self.clip)
-            value = np.clip(value, low, high)
-        elif self.output == "tanh":
-            value = np.tanh(value.astype(np.float64))
+        form = self.output_form
+        if form.function:
+            value = activate(self.output, value.astype(np.float64) / form.before, self)
+        elif form.leak:
+            value = value + np.float32(form.leak) * np.abs(value)
+        elif self.output == "clip":
+            value = np.clip(value, *map(np.float32, self.clip))
         return np.asarray(value, dtype=np.float32)
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from compile.activation import Form, activate
 from compile.errors import CompileError
 
 if TYPE_CHECKING:
@@ -101,23 +102,19 @@ class Network:
         x = np.asarray(observation, dtype=np.float64)
         for layer in self.layers:
             x = x @ layer.weight.astype(np.float64).T + layer.bias.astype(np.float64)
-            x = self._activate(x, layer.activation)
+            x = activate(layer.activation, x, self)
         return x
 
-    def _activate(self, x: NDArray[np.float64], activation: str) -> NDArray[np.float64]:
-        if activation == "leaky_relu":
-            return np.where(x > 0, x, self.negative_slope * x)
-        if activation == "relu":
-            return np.maximum(x, 0)
-        if activation == "tanh":
-            return np.tanh(x)
-        if activation == "sigmoid":
-            return 0.5 + 0.5 * np.tanh(0.5 * x)  # exp(-x) would overflow
-        if activation == "elu":
-            return np.where(x > 0, x, self.elu_alpha * np.expm1(np.minimum(x, 0)))
-        if activation == "clip":
-            return np.clip(x, *self.clip)
-        return x
+
+def folded(layer: Layer, form: Form, previous: Form) -> Layer:
+    """The layer with what its own form and the previous layer's ask of the weights."""
+    weight = layer.weight.astype(np.float64)
+    bias = layer.bias.astype(np.float64) + weight.sum(axis=1) * previous.offset
+    return replace(
+        layer,
+        weight=(weight * (previous.scale * form.before)).astype(np.float32),
+        bias=(bias * form.before).astype(np.float32),
+    )
 
 
 def network_from_torch(policy: nn.Sequential) -> Network:

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from compile.activation import Form, activate, output_form
 from compile.errors import CompileError
 from compile.fixed_point import (
     PRECISIONS,
@@ -28,7 +29,7 @@ from compile.fixed_point import (
     Integers,
     result_bound,
 )
-from compile.network import Layer, Network
+from compile.network import Layer, Network, folded
 
 Floats = NDArray[np.float64]
 
@@ -37,7 +38,7 @@ CALIBRATION = 512  # observations that the choice of bits looks at
 LARGEST_WEIGHT = {"i16": 32767, "i8": 127 * 256, "i8x": 127}
 BITS = range(9, 17)
 FULL_INPUT = ("i16", "i8x")  # observations of 16 bits: their weights leave room in the sums
-TABLE_ACTIVATIONS = ("tanh",)
+TABLE_ACTIVATIONS = ("tanh", "sigmoid", "elu", "clip")
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ def _largest(network: Network, observations: NDArray[np.float32]) -> list[Floats
     largest = []
     for layer in network.layers:
         largest.append(np.abs(values).max(axis=0) * MARGIN)
-        values = Network((layer,), network.negative_slope, network.clip).forward(values)
+        values = replace(network, layers=(layer,)).forward(values)
     return largest
 
 
@@ -108,17 +109,22 @@ def _build(network: Network, largest: list[Floats], precision: str, plan: Plan) 
     fraction = np.clip(np.floor(np.log2(top / reach)), 0, 16).astype(int)
     scale = 2.0**fraction  # (n_in,) whole number for each unit of the layer's input
     bound = np.full(network.obs_dim, top)
-    table = _table(network, plan)
+    curve = _curve(network, largest)
+    table = curve.table(plan) if curve else np.zeros(0, np.int64)
     layers = []
+    previous = Form()
     for place, layer in enumerate(network.layers[:-1]):
         fixed, scale = _hidden(
-            layer, network, precision, scale, bound,
-            largest[place + 1], plan.bits[place + 1], plan.drop[place], _table_top(plan),
+            folded(layer, Form(), previous), network, precision, scale, bound,
+            largest[place + 1], plan, place, curve,
         )  # fmt: skip
         layers.append(fixed)
         assert fixed.hidden is not None
         bound = result_bound(fixed.hidden, fixed.worst(bound), table)
+        tabled = curve is not None and layer.activation == curve.activation
+        previous = Form(offset=curve.offset) if curve is not None and tabled else Form()
     last = network.layers[-1]
+    last = folded(last, output_form(last.activation, network), previous)
     limit = _row_limits(last, precision, scale, bound).min()
     output_fraction = min(31, math.floor(math.log2(limit)))
     if output_fraction < 1:
@@ -133,6 +139,8 @@ def _build(network: Network, largest: list[Floats], precision: str, plan: Plan) 
         output_fraction=output_fraction,
         output=last.activation,
         clip=network.clip,
+        negative_slope=network.negative_slope,
+        elu_alpha=network.elu_alpha,
         table=table,
     )
 
@@ -144,21 +152,22 @@ def _hidden(
     scale: Floats,
     bound: Integers,
     largest: Floats,
-    bits: int,
-    drop: int,
-    table_top: float,
+    plan: Plan,
+    place: int,
+    curve: Curve | None,
 ) -> tuple[FixedLayer, Floats]:
     """A hidden layer and the scale of its results."""
     limits = _row_limits(layer, precision, scale, bound)
-    if layer.activation in TABLE_ACTIVATIONS:
+    if curve is not None and layer.activation == curve.activation:
         # The table fixes what a sum means: one power of two for all rows.
-        reach = TABLE_REACH[layer.activation]
-        shift = min(31, math.floor(math.log2(limits.min() * reach)) - (TABLE_BITS - 1))
+        shift = min(31, math.floor(math.log2(limits.min() * curve.reach)) - (TABLE_BITS - 1))
         if shift < 1:
             raise CompileError(f"layer {layer.name}: its sums are too large for a table")
-        gain = np.full(layer.n_out, 2.0 ** (shift + TABLE_BITS - 1) / reach)
+        gain = np.full(layer.n_out, 2.0 ** (shift + TABLE_BITS - 1) / curve.reach)
         hidden = Activation("table", shift, TABLE_BITS)
-        return _layer(layer, precision, scale, gain, 0.0, hidden), np.full(layer.n_out, table_top)
+        one = np.full(layer.n_out, _top(plan) / curve.peak)
+        return _layer(layer, precision, scale, gain, 0.0, hidden), one
+    bits, drop = plan.bits[place + 1], plan.drop[place]
     slope = {"relu": 0.0, "leaky_relu": network.negative_slope, "identity": 1.0}.get(
         layer.activation, -1.0
     )
@@ -243,28 +252,70 @@ def pack_i8(ideal: Floats) -> tuple[Floats, Floats]:
     return actual.reshape(n_out, -1)[:, :n_in], codes.reshape(n_out, -1)[:, :n_in]
 
 
-TABLE_REACH = {"tanh": 8.0}  # a table spans sums that mean +- this
+@dataclass(frozen=True)
+class Curve:
+    """The hidden activation that a table of straight pieces stands for; all layers share it.
+
+    The table holds the activation less its value at 0, which goes into the next layer's biases:
+    what pads a layer to fours is then 0, as the packed int8 kernel needs it.
+    """
+
+    activation: str
+    network: Network  # whose alpha and clip shape it
+    reach: float  # the table spans sums that mean +- this
+
+    @property
+    def offset(self) -> float:
+        """The activation of 0."""
+        return float(activate(self.activation, np.zeros(1), self.network)[0])
+
+    @property
+    def peak(self) -> float:
+        """Largest |value| in the table."""
+        return float(np.abs(self.values()).max())
+
+    def values(self) -> Floats:
+        """(2^TABLE_BITS + 1,) the activation at the edges of the pieces, less the offset."""
+        edges = np.linspace(-self.reach, self.reach, 2**TABLE_BITS + 1)
+        return activate(self.activation, edges, self.network) - self.offset
+
+    def table(self, plan: Plan) -> Integers:
+        """(2^TABLE_BITS,) value << 16 | slope."""
+        values = np.rint(_top(plan) / self.peak * self.values()).astype(np.int64)
+        left, rise = values[:-1], np.diff(values)
+        rise[[0, -1]] = 0  # a sum beyond the table lands here with any place: level
+        odd = np.arange(len(rise)) % 2 == 1
+        # The kernel's place is 15 bits, less 2^15 in an odd piece (seen from the middle: the
+        # parity of the piece's number): there the entry holds the right end.
+        start = np.where(odd, left + rise, left)
+        start[0], start[-1] = values[0], values[-1]
+        return (start << 16) | ((2 * rise) & 0xFFFF)
 
 
-def _table_top(plan: Plan) -> float:
-    """The number that stands for 1.0 in a table: all layers share it."""
-    return float(2 ** (min(plan.bits[1:], default=16) - 1) - 1)
+def _curve(network: Network, largest: list[Floats]) -> Curve | None:
+    """The network's curve; None where no layer needs a table. CompileError where two differ.
 
-
-def _table(network: Network, plan: Plan) -> Integers:
-    """The table of the network's hidden activation; empty where none needs one."""
-    names = {layer.activation for layer in network.layers[:-1]} & set(TABLE_ACTIVATIONS)
+    A table of tanh reaches to 8, where tanh is 1 - 2e-7; sigmoid is as flat at 16. A clip's kinks
+    fall on edges of pieces. ELU goes on above: as far as was seen, with the margin; and to -8.
+    """
+    names = sorted({layer.activation for layer in network.layers[:-1]} & set(TABLE_ACTIVATIONS))
     if not names:
-        return np.zeros(0, np.int64)
+        return None
+    if len(names) > 1:
+        raise CompileError(
+            f"fixed point has one table, for {names[0]} or {names[1]}: use --precision f32"
+        )
     (name,) = names
-    reach = TABLE_REACH[name]
-    edges = np.linspace(-reach, reach, 2**TABLE_BITS + 1)
-    values = np.rint(_table_top(plan) * np.tanh(edges)).astype(np.int64)
-    left, rise = values[:-1], np.diff(values)
-    rise[[0, -1]] = 0  # a sum beyond the table lands here with any place: level
-    odd = np.arange(len(rise)) % 2 == 1
-    # The kernel's place is 15 bits, less 2^15 in an odd piece (seen from the middle: the parity
-    # of the piece's number): there the entry holds the right end.
-    start = np.where(odd, left + rise, left)
-    start[0], start[-1] = values[0], values[-1]
-    return (start << 16) | ((2 * rise) & 0xFFFF)
+    seen = max(
+        float(found.max())
+        for layer, found in zip(network.layers[:-1], largest[1:], strict=True)
+        if layer.activation == name
+    )
+    bound = max(map(abs, network.clip))
+    reach = {"tanh": 8.0, "sigmoid": 16.0, "clip": 2 * bound, "elu": max(8.0, seen)}[name]
+    return Curve(name, network, reach)
+
+
+def _top(plan: Plan) -> float:
+    """The number that stands for a table's peak."""
+    return float(2 ** (min(plan.bits[1:], default=16) - 1) - 1)

@@ -13,14 +13,23 @@ from compile.errors import CompileError
 if TYPE_CHECKING:
     from torch import nn
 
+    from compile.fixed_point import FixedNetwork
+
 OBSERVATIONS = 1024  # how many recorded observations every form is compared on
 TOLERANCE = 1e-5
 """Largest accepted difference of an action, absolute, in [-1, 1]. Float32 sums in different
 orders differ by about 1e-6 in networks of this size; 1e-5 of the thrust range is 0.6 uN."""
 
-FIXED_TOLERANCE = {"clip": 0.0, "identity": 0.0, "tanh": 1e-6}
-"""The same for fixed point, by output: whole numbers are equal or wrong. A tanh at the end is
-float32, and the reference's is not the kernel's."""
+FUNCTION_TOLERANCE = 1e-6
+"""The same for fixed point with tanh, sigmoid or ELU behind the last layer, in units of the
+activation: float32, and the reference's function is not the kernel's. Else whole numbers are equal
+or wrong."""
+
+
+def fixed_tolerance(fixed: FixedNetwork) -> float:
+    """Largest accepted difference of a fixed-point policy's action from its integer reference."""
+    largest = max(1.0, abs(fixed.elu_alpha)) if fixed.output == "elu" else 1.0
+    return FUNCTION_TOLERANCE * largest if fixed.output_form.function else 0.0
 
 
 def tolerance_for(actions: NDArray[np.float32]) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import shutil
 import subprocess
 import tempfile
@@ -17,9 +18,9 @@ from compile.device import run_emulated, run_host
 from compile.errors import CompileError
 from compile.fixed_point import PRECISIONS, SUM_LIMIT, FixedNetwork
 from compile.lower.c import core_kernels, fixed_source, policy_header, rejected_action
-from compile.network import Network
+from compile.network import ACTIVATIONS, Network
 from compile.quantize import pack_i8, quantize
-from compile.verify import bad_observations
+from compile.verify import bad_observations, fixed_tolerance
 from targets.target import Target
 from targets.toolchain import compile_host_library, link_image
 
@@ -81,12 +82,10 @@ def emulated(
     return run_emulated(elf, target, x, network.act_dim)
 
 
-SHAPES = [
-    ((4,), "leaky_relu"),
-    ((1, 2, 3), "leaky_relu"),
-    ((5, 6, 7, 8), "relu"),
-    ((9, 10, 11), "tanh"),
-    ((12, 13, 14, 15), "leaky_relu"),
+# Every depth and every residue of the width; the wide ones have a loop.
+SHAPES = [(4,), (8, 1), (2, 3, 12), (5, 6, 7, 16)]
+CASES = [
+    *itertools.product(SHAPES, ACTIVATIONS),
     ((16, 17, 23, 25), "tanh"),
     ((64, 31), "leaky_relu"),
     ((33, 256), "leaky_relu"),
@@ -95,7 +94,7 @@ SHAPES = [
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-@pytest.mark.parametrize(("hidden", "activation"), SHAPES)
+@pytest.mark.parametrize(("hidden", "activation"), CASES)
 @pytest.mark.usefixtures("cross")
 def test_three_forms_give_the_same_bits(
     make_network: MakeNetwork,
@@ -131,7 +130,7 @@ def test_every_number_of_inputs_and_outputs(
 
 
 @pytest.mark.parametrize(("precision", "error"), [("i16", 2e-3), ("i8", 8e-2), ("i8x", 8e-2)])
-@pytest.mark.parametrize("activation", ["leaky_relu", "relu", "tanh"])
+@pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_error_of_the_action(
     make_network: MakeNetwork, activation: str, precision: str, error: float
 ) -> None:
@@ -165,12 +164,35 @@ def test_an_overflow_is_refused(make_network: MakeNetwork) -> None:
         dataclasses.replace(fixed, layers=(heavy, *fixed.layers[1:]))
 
 
-@pytest.mark.parametrize("output", ["tanh", "identity"])
-def test_other_outputs(make_network: MakeNetwork, output: str) -> None:
-    network = make_network((8,), output=output)
-    seen = observations(200)
+@pytest.mark.parametrize("act_dim", [1, 4, 6, 11])
+@pytest.mark.parametrize("output", ACTIVATIONS)
+@pytest.mark.usefixtures("cross")
+def test_outputs(
+    make_network: MakeNetwork, output: str, act_dim: int, target: Target, tmp_path: Path
+) -> None:
+    network = make_network((8,), act_dim=act_dim, output=output, elu_alpha=1.5)
+    seen = observations(60)
     fixed = quantize(network, seen, "i16")
-    assert np.abs(host(network, fixed, seen) - fixed.forward(seen)).max() < 1e-6
+    expected = fixed.forward(seen)
+    by_host = host(network, fixed, seen)
+    assert np.abs(by_host - expected).max() <= fixed_tolerance(fixed)
+    assert np.abs(by_host - network.forward(seen)).max() < 2e-3
+    assert np.array_equal(emulated(network, fixed, seen, target, tmp_path), by_host)
+
+
+def test_two_tables_are_refused(make_network: MakeNetwork) -> None:
+    network = make_network((8, 8), activation="tanh")
+    second = dataclasses.replace(network.layers[1], activation="elu")
+    mixed = dataclasses.replace(network, layers=(network.layers[0], second, network.layers[2]))
+    with pytest.raises(CompileError, match="one table, for elu or tanh: use --precision f32"):
+        quantize(mixed, observations(50), "i16")
+
+
+def test_elu_reaches_as_far_as_was_seen(make_network: MakeNetwork) -> None:
+    network = make_network((16, 16), activation="elu", elu_alpha=3.0)
+    seen = 10 * observations(500)
+    fixed = quantize(network, seen, "i16")
+    assert np.abs(fixed.forward(seen) - network.forward(seen)).max() < 1.5e-2
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
@@ -195,7 +217,7 @@ def test_no_warning(
 ) -> None:
     if shutil.which(compiler) is None:
         pytest.skip(f"{compiler} is not installed")
-    for activation, output in (("leaky_relu", "clip"), ("relu", "identity"), ("tanh", "tanh")):
+    for activation, output in zip(ACTIVATIONS, reversed(ACTIVATIONS), strict=True):
         network = make_network((13, 8), activation=activation, output=output)
         source = write_c(network, quantize(network, observations(50), precision), tmp_path)
         commands = [

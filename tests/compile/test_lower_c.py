@@ -22,7 +22,7 @@ from compile.lower.c import (
     policy_source,
     rejected_action,
 )
-from compile.network import ACTIVATIONS, Network
+from compile.network import ACTIVATIONS, Layer, Network
 from compile.onnx_graph import export_onnx
 from compile.onnx_import import network_from_onnx
 from compile.verify import bad_observations, run_onnx
@@ -95,23 +95,28 @@ def test_every_residue_of_the_width(make_network: MakeNetwork, width: int, tmp_p
     assert np.abs(host(lowered, x) - run_onnx(model, x)).max() < 4e-6
 
 
-def test_tanh_is_within_5e_7(make_network: MakeNetwork) -> None:
-    identity = np.eye(1, dtype=np.float32)
-    network = make_network((1,), 1, 1, "tanh", "identity")
-    first, last = network.layers
-    zero = np.zeros(1, np.float32)
-    network = Network(
-        (
-            type(first)(first.name, identity, zero, "tanh"),
-            type(last)(last.name, identity, zero, "identity"),
-        )
+def scalar(activation: str, output: str, alpha: float) -> Network:
+    """output(activation(x)) of a single number."""
+    one, zero = np.eye(1, dtype=np.float32), np.zeros(1, np.float32)
+    return Network(
+        (Layer("first", one, zero, activation), Layer("last", one, zero, output)), elu_alpha=alpha
     )
-    x = np.linspace(-12, 12, 40_001, dtype=np.float32)[:, None]
-    assert np.abs(host(network, x) - np.tanh(x.astype(np.float64))).max() < 5e-7
+
+
+@pytest.mark.parametrize("alpha", [0.5, 1.0, 4.0])
+@pytest.mark.parametrize("activation", ["tanh", "sigmoid", "elu"])
+def test_functions_are_within_5e_7(activation: str, alpha: float) -> None:
+    x = np.linspace(-40, 40, 400_001, dtype=np.float32)[:, None]
+    for network in (scalar(activation, "identity", alpha), scalar("identity", activation, alpha)):
+        exact = network.forward(x)
+        # Above 0 an ELU is x itself, and rounds as x does.
+        bound = 5e-7 * max(1.0, alpha if activation == "elu" else 1.0)
+        assert np.abs(host(network, x) - exact).max() < bound
 
 
 @pytest.mark.parametrize(
-    ("output", "rejected"), [("clip", -1.0), ("tanh", -1.0), ("identity", 0.0)]
+    ("output", "rejected"),
+    [("clip", -1.0), ("tanh", -1.0), ("sigmoid", 0.0), ("identity", 0.0), ("elu", 0.0)],
 )
 def test_bad_observations_are_rejected(
     make_network: MakeNetwork, output: str, rejected: float
@@ -137,7 +142,7 @@ def test_no_warning_and_no_library(
     user = tmp_path / "user.c"
     user.write_text('#include "policy_golden.h"\nint main(void) { return policy_self_test(); }\n')
     x = observations(3, 18)
-    for activation, output in (("leaky_relu", "clip"), ("relu", "identity"), ("tanh", "tanh")):
+    for activation, output in zip(ACTIVATIONS, reversed(ACTIVATIONS), strict=True):
         network = make_network((13, 8), activation=activation, output=output)
         source = write_c(network, tmp_path, weights_in, core_kernels("cortex_m4f"))
         actions = network.forward(x).astype(np.float32)
@@ -153,6 +158,17 @@ def test_no_warning_and_no_library(
             )
             outside = {line.split()[-1] for line in symbols.stdout.splitlines()}
             assert outside <= {"_GLOBAL_OFFSET_TABLE_"}
+
+
+@pytest.mark.skipif(shutil.which("cppcheck") is None, reason="cppcheck is not installed")
+def test_cppcheck_is_content(make_network: MakeNetwork, tmp_path: Path) -> None:
+    for activation, output in zip(ACTIVATIONS, reversed(ACTIVATIONS), strict=True):
+        network = make_network((13, 8), activation=activation, output=output)
+        source = write_c(network, tmp_path, kernels=core_kernels("cortex_m4f"))
+        checks = ["--enable=warning,performance,portability", "--error-exitcode=1", "-U__ARM_FP"]
+        command = ["cppcheck", "-q", *checks, str(source)]
+        result = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert result.returncode == 0, result.stderr
 
 
 def test_self_test_sees_a_wrong_vector(make_network: MakeNetwork, tmp_path: Path) -> None:
@@ -195,20 +211,13 @@ def test_text_names_layers_and_cannot_break_out_of_comments(
     assert max(map(len, text.splitlines())) < 130
 
 
+# Every depth and every residue of the width; the wide ones have a loop in each kernel.
+SHAPES = [(4,), (8, 1), (2, 3, 12), (5, 6, 7, 16), (64, 31)]
+
+
 @pytest.mark.parametrize("weights_in", ["flash", "ram"])
-@pytest.mark.parametrize(
-    ("hidden", "activation"),
-    [
-        ((4,), "leaky_relu"),
-        ((1, 2, 3), "leaky_relu"),
-        ((5, 6, 7, 8), "leaky_relu"),
-        ((9, 10, 11), "relu"),
-        ((12, 13, 14, 15), "tanh"),
-        ((4, 2), "tanh"),
-        ((16, 17, 23, 25), "leaky_relu"),
-        ((64, 31), "leaky_relu"),
-    ],
-)
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("hidden", SHAPES)
 @pytest.mark.usefixtures("cross")
 def test_machine_code_gives_the_host_s_bits(
     make_network: MakeNetwork,
@@ -218,7 +227,9 @@ def test_machine_code_gives_the_host_s_bits(
     target: Target,
     tmp_path: Path,
 ) -> None:
-    network = make_network(hidden, activation=activation)
+    output = ACTIVATIONS[(ACTIVATIONS.index(activation) + len(hidden)) % len(ACTIVATIONS)]
+    act_dim = 4 + len(hidden) * (weights_in == "ram")
+    network = make_network(hidden, act_dim=act_dim, activation=activation, output=output)
     source = write_c(network, tmp_path, weights_in, core_kernels(target.core))
     main = tmp_path / "main.c"
     main.write_text(
@@ -228,4 +239,4 @@ def test_machine_code_gives_the_host_s_bits(
     elf = tmp_path / "policy.elf"
     link_image(target, [main], elf, policy_source=source, include=[tmp_path], weights_in=weights_in)
     x = np.concatenate([observations(20, 18), bad_observations(observations(1, 18)[0])])
-    assert np.array_equal(run_emulated(elf, target, x, 4), host(network, x))
+    assert np.array_equal(run_emulated(elf, target, x, act_dim), host(network, x))

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from compile.activation import action_range
 from compile.fixed_point import TABLE_BITS, FixedLayer, FixedNetwork, Integers
-from compile.lower.c.layout import float_literal, identifier
+from compile.lower.c.layout import float_literal, function_call, identifier
 
 Words = NDArray[np.uint32]
 ROWS = 4  # of a panel: 4 sums, 4 weights, 2 inputs and 2 pointers fill the core's registers
@@ -103,20 +104,25 @@ def input_calls(network: FixedNetwork) -> list[str]:
 def output_calls(network: FixedNetwork) -> list[str]:
     """Statements that turn `sums` into the action."""
     bits, count = network.output_fraction, "POLICY_ACT_DIM"
-    if network.output == "identity":
-        return [f"to_f32(sums, action, {count}, {bits});"]
-    if network.output == "clip":
-        low, high = (float_literal(np.float32(end)) for end in network.clip)
-        return [
-            f"to_f32(sums, action, {count}, {bits});",
-            f"clip_f32(action, action, {count}, {low}, {high});",
-        ]
-    padded = ROWS * -(-network.act_dim // ROWS)
-    return [
-        f"to_f32(sums, result, {padded}, {bits});",
-        f"tanh_f32(result, {padded});",
-        f"clip_f32(result, action, {count}, -1.0f, 1.0f);",
-    ]
+    form = network.output_form
+    padded = result_floats(network)
+    where = "result" if padded else "action"
+    calls = [f"to_f32(sums, {where}, {padded or count}, {bits});"]
+    if form.leak:
+        calls.append(f"leak_f32(action, {count}, {float_literal(np.float32(form.leak))});")
+    calls += function_call(form, where, padded, network)
+    bounds = action_range(network.output, network)
+    if bounds is not None:
+        low, high = (float_literal(np.float32(end)) for end in bounds)
+        calls.append(f"clip_f32({where}, action, {count}, {low}, {high});")
+    elif padded:
+        calls.append(f"copy_f32(result, action, {count});")
+    return calls
+
+
+def result_floats(network: FixedNetwork) -> int:
+    """Floats that the output's function works on, in fours; 0 where there is no function."""
+    return ROWS * -(-network.act_dim // ROWS) if network.output_form.function else 0
 
 
 def kernels(network: FixedNetwork) -> list[str]:
@@ -124,8 +130,8 @@ def kernels(network: FixedNetwork) -> list[str]:
     kinds = {layer.hidden.kind for layer in network.layers if layer.hidden}
     names = ["input_pair", f"sums4_{network.precision}"]
     names += [f"{kind}_pair" for kind in sorted(kinds)]
-    last = {"clip": ["clip_f32"], "tanh": ["tanh_f32", "clip_f32"], "identity": []}
-    return [*names, "to_f32", *last[network.output]]
+    called = [call.split("(")[0] for call in output_calls(network)]
+    return [*names, *(["tanh_f32"] if "sigmoid_f32" in called else []), *called]
 
 
 def hexadecimal(words: Sequence[int] | Integers | Words, columns: int) -> str:

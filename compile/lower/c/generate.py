@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 import hyperppo
+from compile.activation import action_range
 from compile.fixed_point import SUM_LIMIT, FixedNetwork
 from compile.lower.c import fixed
-from compile.lower.c.activation import action_range
 from compile.lower.c.layout import Panel, buffer_sizes, float_literal, lay_out
 from compile.network import Network
 
@@ -110,13 +110,14 @@ def fixed_source(
         ),
         buffers=fixed.buffers(network),
         sums=4 * -(-network.act_dim // 4),
+        absolute=bool({"leak_f32", "elu_f32"} & set(names)),
         worst=max(network.worst_sums) / SUM_LIMIT,
         guard=kernels.guard,
-        core=[kernels.sources.get(name, "") for name in names],
+        core=[kernels.sources.get(name, _portable(name)) for name in names if kernels.sources],
         portable=[_portable(name) for name in names],
         input_calls=fixed.input_calls(network),
         output_calls=fixed.output_calls(network),
-        result=4 * -(-network.act_dim // 4) if network.output == "tanh" else 0,
+        result=fixed.result_floats(network),
     )
 
 
@@ -134,7 +135,7 @@ def golden_header(
 
 def _bounds(network: Network) -> tuple[str, str] | None:
     """C literals of the action's range, None where the output layer has no bound."""
-    bounds = action_range(network)
+    bounds = action_range(network.layers[-1].activation, network)
     if bounds is None:
         return None
     return float_literal(np.float32(bounds[0])), float_literal(np.float32(bounds[1]))
@@ -142,7 +143,7 @@ def _bounds(network: Network) -> tuple[str, str] | None:
 
 def rejected_action(network: Network) -> float:
     """Every action's value after a bad observation: the range's lower end; 0 without a range."""
-    bounds = action_range(network)
+    bounds = action_range(network.layers[-1].activation, network)
     return 0.0 if bounds is None else float(np.float32(bounds[0]))
 
 

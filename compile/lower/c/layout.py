@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from compile.lower.c.activation import Form, folded, hidden_form, output_form
-from compile.network import Network
+from compile.activation import Form, Parameters, hidden_form, output_form
+from compile.network import Network, folded
 
 PANEL = 8  # rows a panel: with 8 sums, 8 inputs and 16 weights the 32 FPU registers are full
 TAIL = 4  # rows of the smaller last panel
@@ -79,11 +79,11 @@ def lay_out(network: Network) -> tuple[LayerLayout, ...]:
     return tuple(layouts)
 
 
-def function_call(form: Form, where: str, n: int, network: Network) -> tuple[str, ...]:
+def function_call(form: Form, where: str, n: int, of: Parameters) -> tuple[str, ...]:
     """The call that applies a form's function to n floats in place; none without a function."""
     arguments = {
-        "clip_f32": [where, where, f"{n}", *map(float_literal, map(np.float32, network.clip))],
-        "elu_f32": [where, f"{n}", float_literal(np.float32(network.elu_alpha))],
+        "clip_f32": [where, where, f"{n}", *map(float_literal, map(np.float32, of.clip))],
+        "elu_f32": [where, f"{n}", float_literal(np.float32(of.elu_alpha))],
     }.get(form.function, [where, f"{n}"])
     return (f"{form.function}({', '.join(arguments)});",) if form.function else ()
 
