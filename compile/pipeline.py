@@ -136,7 +136,7 @@ def settle(
             why = f"in {precision} {quantization.text}"
         except NoFixedPointError as error:
             if len(precisions) == 1:
-                raise CompileError(f"{error}; take --precision f32 or auto") from None
+                raise
             why = f"has no {precision} form ({error})"
         rejected.append({"architecture": survey.names[index], "why": why})
         with progress.stage("dropped") as found:
