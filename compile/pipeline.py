@@ -183,8 +183,9 @@ def choose(
     with progress.stage("choose") as found:
         if board is None:
             if not affordable.mask[0]:
-                why = f"{survey.names[0]} does not fit: it {why_over(affordable.limits, 0)}"
-                raise CompileError(f"{why}{instead(request, source, target, survey)}")
+                why = why_over(affordable.limits, 0)
+                size = f"predicted {survey.memory['total_bytes'][0]} B"
+                raise CompileError(too_large(request, source, target, survey, why, size))
             order = np.array([0])
         elif request.architecture is not None:
             index = source.index(request.architecture)
@@ -243,17 +244,19 @@ def first_that_holds(
         folder.mkdir()
     last = rejected[-1]
     if survey.leaderboard is None:
-        why = f"{last['architecture']} does not fit once compiled: it {last['why']}"
-        raise CompileError(f"{why}{instead(request, source, target, survey)}")
+        assert candidate.on_target is not None
+        size = f"linked {candidate.on_target.sizes.total} B"
+        raise CompileError(too_large(request, source, target, survey, last["why"], size))
     raise CompileError(
         f"no candidate holds the budget once compiled; the last, {last['architecture']}, "
         f"{last['why']}"
     )
 
 
-def instead(request: Request, source: Source, target: Target, survey: Survey) -> str:
-    """What to do about the only policy when it does not fit, behind the reason."""
-    needed = int(survey.memory["total_bytes"][0])
+def too_large(
+    request: Request, source: Source, target: Target, survey: Survey, why: str, size: str
+) -> str:
+    """The message when the only policy does not fit: what it takes, and what to do."""
     fit = []
     for precision in CHEAPEST_FIRST:
         try:
@@ -266,7 +269,9 @@ def instead(request: Request, source: Source, target: Target, survey: Survey) ->
     if fit:
         advice += f", or take --precision {' or '.join(fit)}, predicted to fit"
         advice += "" if request.calibration is not None else ", with --calibration"
-    return f" (predicted {needed} B in all in {survey.precision}): {advice}"
+    return (
+        f"{source.names[0]} does not fit: it {why} ({size} in all in {survey.precision}): {advice}"
+    )
 
 
 def over_in_truth(on_target: OnTarget | None, request: Request, target: Target) -> str:
