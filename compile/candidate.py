@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import shutil
 import textwrap
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,20 +14,19 @@ from numpy.typing import NDArray
 
 import hyperppo
 from compile import device, verify
-from compile.closed_loop import mean_return
+from compile.activation import action_range
+from compile.errors import CompileError, NoFixedPointError
 from compile.fixed_point import SUM_LIMIT, FixedNetwork
 from compile.lower import c as lowering
-from compile.network import Network, network_from_torch
-from compile.onnx_graph import export_onnx, network_from_onnx
+from compile.network import Network
+from compile.onnx_graph import export_onnx
+from compile.onnx_import import network_from_onnx
 from compile.package import add_crazyflie_app
 from compile.progress import Progress
 from compile.quantize import quantize
+from compile.source import Original, Source
 
 if TYPE_CHECKING:
-    from torch import nn
-
-    from hyperppo.checkpoint import Run
-    from hyperppo.space import Architecture
     from targets.target import Target
     from targets.toolchain import Image, PolicySizes
 
@@ -43,7 +44,9 @@ class Numerics:
     """Largest differences of an action between the forms of the policy, absolute."""
 
     observations: int
-    torch_vs_onnxruntime: float
+    observed: str  # where they come from
+    source: str  # what the policy was compared with first: torch, or the original ONNX file
+    source_vs_onnxruntime: float
     onnxruntime_vs_host_c: float
     host_c_vs_target: float | None  # None without the cross-compiler
     tolerance: float
@@ -56,15 +59,28 @@ class Quantization:
 
     input_range: tuple[float, ...]  # observations saturate at +- this
     largest_sum: float  # that any observation can give, as a share of what 32 bits hold
-    error_rms: float  # of an action against float32, on the recorded observations
+    error_rms: float  # of an action against float32, on the observations
     error_max: float
-    return_float32: float  # flown in the simulator, same starts and disturbances
-    return_fixed: float
+    error_share: float  # error_rms by the standard deviation of float32's actions
+    return_float32: float | None  # flown in the simulator, same starts and disturbances
+    return_fixed: float | None  # None without a simulator
 
     @property
-    def return_lost(self) -> float:
-        """Share of float32's return that fixed point loses; negative where it gains."""
+    def lost(self) -> float:
+        """Share of float32's return that is lost, negative where one is gained.
+
+        Without a simulator, `error_share`.
+        """
+        if self.return_float32 is None or self.return_fixed is None:
+            return self.error_share
         return (self.return_float32 - self.return_fixed) / max(abs(self.return_float32), 1e-9)
+
+    @property
+    def text(self) -> str:
+        """The price in words."""
+        if self.return_float32 is None:
+            return f"errs by {self.error_share:.2%} of the actions' spread"
+        return f"loses {self.lost:.1%} of float32's return"
 
 
 @dataclass(frozen=True)
@@ -85,7 +101,6 @@ class OnTarget:
 class Candidate:
     """A verified policy whose files lie in the staging folder."""
 
-    architecture: Architecture
     network: Network
     precision: str
     numerics: Numerics
@@ -94,8 +109,8 @@ class Candidate:
 
 
 def build_candidate(
-    run: Run,
-    architecture: Architecture,
+    source: Source,
+    index: int,
     target: Target,
     precision: str,
     weights_in: str,
@@ -105,47 +120,53 @@ def build_candidate(
 ) -> Candidate:
     """Write policy.onnx, the C, the app and the image into ``folder``, each checked.
 
-    CompileError when two forms of the policy differ by more than the tolerance; forms of a
-    fixed-point policy may not differ at all.
+    NoFixedPointError when the policy has no form in that precision. CompileError when two forms
+    differ by more than the tolerance; forms of a fixed-point policy may not differ at all.
     """
     with progress.stage("weights") as found:
-        policy = run.policy(architecture)
-        network = network_from_torch(policy)
-        found.append(f"one GHN pass, {network.params} parameters")
+        original = source.original(index)
+        network = original.network
+        found.append(f"{network.name}, {network.params} parameters")
     with progress.stage("observe") as found:
-        observations = record(run, architecture, verify.OBSERVATIONS, seed)
-        found.append(f"{len(observations)} observations from rollouts of this policy")
+        observations = source.observations(index, verify.OBSERVATIONS, seed)
+        found.append(f"{len(observations)} observations from {source.observed}")
     with progress.stage("onnx") as found:
         model = folder / "policy.onnx"
-        export_onnx(network, model, onnx_metadata(run, network))
-        by_torch = verify.run_torch(policy, observations)
+        export_onnx(network, model, onnx_metadata(source, network))
+        by_source = original.answer(observations)
+        tolerance = verify.tolerance_for(by_source)
         by_onnx = verify.run_onnx(model, observations)
-        torch_error = verify.compare("torch and onnxruntime", by_torch, by_onnx)
-        found.append(f"onnxruntime within {torch_error:.1e} of torch")
+        stage = f"{source.form} and policy.onnx"
+        source_error = verify.compare(stage, by_source, by_onnx, tolerance)
+        found.append(f"policy.onnx within {source_error:.1e} of {source.form}")
         lowered = network_from_onnx(model)
     fixed, quantization = None, None
     if precision != "f32":
         with progress.stage("quantize") as found:
-            fixed = quantize(lowered, observations, precision)
-            quantization = judge(run, policy, fixed, by_onnx, observations, seed)
+            try:
+                fixed = quantize(lowered, observations, precision)
+            except CompileError as error:
+                raise NoFixedPointError(str(error)) from None
+            quantization = judge(source, original, fixed, by_onnx, observations, seed)
             found.append(
                 f"{precision} within {quantization.error_rms:.1e} rms of float32, "
-                f"return {quantization.return_fixed:.4g} of {quantization.return_float32:.4g}"
+                f"{quantization.text}"
             )
     with progress.stage("host C") as found:
-        rejected = lower_to_c(lowered, fixed, run, target, weights_in, folder)
+        rejected = lower_to_c(lowered, fixed, source, target, weights_in, folder)
         by_host = host_actions(folder, observations, lowered.act_dim, rejected)
         if fixed is None:
-            host_error = verify.compare("onnxruntime and the host's C", by_onnx, by_host)
+            host_error = verify.compare("onnxruntime and the host's C", by_onnx, by_host, tolerance)
             found.append(f"C within {host_error:.1e} of onnxruntime")
         else:
             host_error = float(np.abs(by_host - by_onnx).max())
-            exact = verify.fixed_tolerance(fixed)
-            verify.compare("numpy and the host's C", fixed.forward(observations), by_host, exact)
+            tolerance = verify.fixed_tolerance(fixed)
+            verify.compare(
+                "numpy and the host's C", fixed.forward(observations), by_host, tolerance
+            )
             found.append(f"C equal to the integer reference on {len(by_host)} observations")
-        tolerance = verify.TOLERANCE if fixed is None else verify.fixed_tolerance(fixed)
         write_vectors(folder, observations, by_host, tolerance)
-        add_crazyflie_app(folder, run.conventions, target)
+        add_crazyflie_app(folder, source.conventions, target)
     with progress.stage("device") as found:
         on_target, target_error = build_for_target(
             folder, target, weights_in, observations, by_host, rejected, tolerance
@@ -157,63 +178,55 @@ def build_candidate(
                 f"machine code within {target_error:.1e} of the host's C, "
                 f"{on_target.sizes.total} B, {on_target.cycles.p2} cycles (model)"
             )
-    low, high = network.clip
+    if not source.conventions:
+        # Its device contract is in the image; without a known observation there is no controller.
+        shutil.rmtree(folder / "crazyflie_app")
+    low, high = action_range(network.layers[-1].activation, network) or (-math.inf, math.inf)
     numerics = Numerics(
         observations=len(observations),
-        torch_vs_onnxruntime=torch_error,
+        observed=source.observed,
+        source=source.form,
+        source_vs_onnxruntime=source_error,
         onnxruntime_vs_host_c=host_error,
         host_c_vs_target=target_error,
         tolerance=tolerance,
         unsaturated=float(((by_host > low) & (by_host < high)).mean()),
     )
-    return Candidate(architecture, network, precision, numerics, quantization, on_target)
+    return Candidate(network, precision, numerics, quantization, on_target)
 
 
 def judge(
-    run: Run,
-    policy: nn.Sequential,
+    source: Source,
+    original: Original,
     fixed: FixedNetwork,
     by_onnx: NDArray[np.float32],
     observations: NDArray[np.float32],
     seed: int,
 ) -> Quantization:
-    """Compare a fixed-point policy with float32, on recorded observations and in flight."""
+    """Compare a fixed-point policy with float32, on observations and, where it can, in flight."""
     error = np.abs(fixed.forward(observations).astype(np.float64) - by_onnx)
-    return_float32, return_fixed = fly_both(run, policy, fixed, seed)
+    error_rms = float(np.sqrt((error**2).mean()))
+    spread = float(by_onnx.astype(np.float64).std(axis=0).mean())
+    return_float32, return_fixed = source.returns(original, fixed, seed) or (None, None)
     return Quantization(
         input_range=tuple(map(float, fixed.input_range)),
         largest_sum=max(fixed.worst_sums) / SUM_LIMIT,
-        error_rms=float(np.sqrt((error**2).mean())),
+        error_rms=error_rms,
         error_max=float(error.max()),
+        error_share=error_rms / max(spread, 1e-9),
         return_float32=return_float32,
         return_fixed=return_fixed,
     )
 
 
-def fly_both(
-    run: Run, policy: nn.Sequential, fixed: FixedNetwork, seed: int
-) -> tuple[float, float]:
-    """Mean returns of the float32 and of the fixed-point policy in the simulator."""
-    by_float = mean_return(run, lambda x: verify.run_torch(policy, x), seed)
-    return by_float, mean_return(run, fixed.forward, seed)
-
-
-def record(run: Run, architecture: Architecture, count: int, seed: int) -> NDArray[np.float32]:
-    """Observations (count, obs_dim) from closed-loop rollouts of that very policy."""
-    from hyperppo.evaluate import record_observations
-
-    return record_observations(run, architecture, count, seed)
-
-
-def onnx_metadata(run: Run, network: Network) -> dict[str, str]:
+def onnx_metadata(source: Source, network: Network) -> dict[str, str]:
     """What the ONNX file says about itself."""
     import json
 
     return {
-        "architecture": ",".join(map(str, network.hidden)),
-        "task": run.task,
-        "checkpoint_sha256": run.checkpoint_sha256,
-        "conventions": json.dumps(run.conventions),
+        "architecture": network.name,
+        **{key: json.dumps(value) for key, value in source.provenance.items()},
+        "conventions": json.dumps(source.conventions),
         "hyperppo_version": hyperppo.__version__,
     }
 
@@ -221,31 +234,30 @@ def onnx_metadata(run: Run, network: Network) -> dict[str, str]:
 def lower_to_c(
     network: Network,
     fixed: FixedNetwork | None,
-    run: Run,
+    source: Source,
     target: Target,
     weights_in: str,
     folder: Path,
 ) -> float:
     """Write policy.h and policy.c; returns the action that answers a bad observation."""
-    name = ",".join(map(str, network.hidden))
-    title = f"Policy {name} for {target.description}"
+    title = f"Policy {network.name} for {target.description}"
     precision = "f32" if fixed is None else fixed.precision
-    lines = essentials(network, run, target, precision, weights_in)
+    lines = essentials(network, source, target, precision, weights_in)
     kernels = lowering.core_kernels(target.core)
     (folder / "policy.h").write_text(
         lowering.policy_header(network, title, lines), encoding="utf-8"
     )
-    source = (
+    text = (
         lowering.policy_source(network, title, lines, weights_in, kernels)
         if fixed is None
         else lowering.fixed_source(fixed, title, lines, weights_in, kernels)
     )
-    (folder / "policy.c").write_text(source, encoding="utf-8")
+    (folder / "policy.c").write_text(text, encoding="utf-8")
     return lowering.rejected_action(network)
 
 
 def essentials(
-    network: Network, run: Run, target: Target, precision: str, weights_in: str
+    network: Network, source: Source, target: Target, precision: str, weights_in: str
 ) -> list[str]:
     """The lines of the C files' header comments that say what this policy is."""
     sizes = " -> ".join(map(str, (network.obs_dim, *network.hidden, network.act_dim)))
@@ -254,9 +266,9 @@ def essentials(
         f"Network: {sizes}, {activations}; {network.params} parameters, {network.macs} MACs",
         f"Precision: {PRECISION_TEXT[precision]}; weights in {weights_in}",
         f"Target: {target.name} ({target.core})",
-        f"Run: {run.task}, checkpoint sha256 {run.checkpoint_sha256[:16]}",
+        source.essentials,
     ]
-    for key, value in run.conventions.items():
+    for key, value in source.conventions.items():
         text = ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
         lines.append(f"{key.replace('_', ' ').capitalize()}: {text}")
     return [

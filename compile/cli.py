@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -23,6 +23,8 @@ to C, compiles that for the host and the target, verifies every step on real obs
 writes one folder with everything.
 
 Example: hyperppo-compile --target crazyflie21 --budget-kb 16
+
+With --onnx it compiles a feed-forward policy that others trained and exported.
 """
 
 
@@ -36,6 +38,21 @@ def compile_command(
     run: Annotated[
         Path | None,
         typer.Option(help="Trained run; default: the one that ships.", show_default=False),
+    ] = None,
+    onnx: Annotated[
+        Path | None,
+        typer.Option(help="Exported feed-forward policy, instead of a run.", show_default=False),
+    ] = None,
+    output: Annotated[
+        str | None,
+        typer.Option(help="With --onnx: which of several outputs is the action.", metavar="NAME"),
+    ] = None,
+    calibration: Annotated[
+        Path | None,
+        typer.Option(
+            help="With --onnx: .npy or .npz of observations (n, obs_dim) of that policy.",
+            show_default=False,
+        ),
     ] = None,
     max_us: Annotated[
         str | None,
@@ -59,7 +76,8 @@ def compile_command(
         str,
         typer.Option(
             help="f32, i16, i8, i8x (int8 weights, plain) or auto: the cheapest of i8, i16 and "
-            "f32 that loses at most 1% of the return in the simulator.",
+            "f32 that loses at most 1% of the return in the simulator, or, with --onnx, errs by "
+            "at most 1% of the actions' spread.",
             metavar="NAME",
         ),
     ] = "f32",
@@ -76,6 +94,7 @@ def compile_command(
 ) -> None:
     """Compile a policy."""
     with one_line_errors():
+        check_source(onnx, output, calibration, run, arch, at_least)
         from compile.budget import parse_budget
         from compile.pipeline import Request, compile_policy
         from compile.progress import Progress
@@ -87,6 +106,9 @@ def compile_command(
             at_least=parse_share(at_least),
             architecture=None if arch is None else parse_architecture(arch),
             run=run,
+            onnx=onnx,
+            output=output,
+            calibration=calibration,
             precision=parse_precision(precision),
             weights_in=parse_placement(weights_in),
             out=out,
@@ -115,6 +137,23 @@ def one_line_errors() -> Iterator[None]:
             raise
         typer.echo(f"error: {' '.join(str(error).split())}", err=True)
         raise typer.Exit(2) from None
+
+
+def check_source(
+    onnx: Path | None,
+    output: str | None,
+    calibration: Path | None,
+    run: Path | None,
+    arch: str | None,
+    at_least: str,
+) -> None:
+    """CompileError when an option goes with the other kind of source."""
+    if onnx is None:
+        for option, value in (("--output", output), ("--calibration", calibration)):
+            if value is not None:
+                raise CompileError(f"{option} goes with --onnx; a run brings its own")
+    elif run is not None or arch is not None or at_least != "1.0":
+        raise CompileError("--onnx is one policy: --run, --arch and --at-least choose among many")
 
 
 def parse_share(text: str) -> float:
@@ -157,27 +196,27 @@ def show(package: Package) -> None:
         table.add_row(*row)
     console = Console(highlight=False)
     console.print(table)
-    choice, numerics = facts["choice"], facts["numerics"]
+    numerics = facts["numerics"]
     quantization = facts["quantization"]
     stages = [name for name in numerics if "_vs_" in name and numerics[name] is not None]
     if quantization is not None:
         stages.remove("onnxruntime_vs_host_c")  # the price of fixed point, stated by itself
     errors = [numerics[name] for name in stages]
-    worth = {"return": choice["return_mean"], **choice["metrics"]}
-    known = [f"{name} {value:.4g}" for name, value in worth.items() if value is not None]
-    console.print(
-        f"{choice['affordable']} of {choice['considered']} architectures fit; this one: "
-        f"{', '.join(known) or 'not evaluated'}"
-    )
+    console.print(chosen(facts))
     console.print(
         f"all {len(errors) + 1} forms agree within {max(errors):.1e} on {numerics['observations']} "
-        "recorded observations"
+        f"observations from {numerics['observed']}"
     )
     if quantization is not None:
+        flown = quantization["return_fixed"]
         console.print(
             f"{facts['precision']}: actions within {quantization['error_max']:.1e} of float32, "
-            f"{quantization['error_rms']:.1e} rms; return {quantization['return_fixed']:.4g}, "
-            f"float32's {quantization['return_float32']:.4g}"
+            f"{quantization['error_rms']:.1e} rms; "
+            + (
+                f"{quantization['error_share']:.2%} of their spread"
+                if flown is None
+                else f"return {flown:.4g}, float32's {quantization['return_float32']:.4g}"
+            )
         )
     if facts["toolchain"] is None:
         from targets.target import load_target
@@ -186,6 +225,23 @@ def show(package: Package) -> None:
         hint = install_hint(load_target(facts["target"]["name"]))
         console.print(f"not compiled for the target, sizes and cycles are predicted: {hint}")
     console.print(f"package  {package.path}\nreport   {package.path / 'report.html'}")
+
+
+def chosen(facts: Mapping[str, Any]) -> str:
+    """Why this policy, in a line."""
+    if "onnx" in facts:
+        source = facts["onnx"]
+        return (
+            f"{source['file']}: {source['input']} to {source['output']}; no crazyflie_app, as the "
+            "file does not say what they mean"
+        )
+    choice = facts["choice"]
+    worth = {"return": choice["return_mean"], **choice["metrics"]}
+    known = [f"{name} {value:.4g}" for name, value in worth.items() if value is not None]
+    return (
+        f"{choice['affordable']} of {choice['considered']} architectures fit; this one: "
+        f"{', '.join(known) or 'not evaluated'}"
+    )
 
 
 def main() -> None:

@@ -12,14 +12,16 @@ from compile.package import FORMAT, FORMAT_VERSION
 
 if TYPE_CHECKING:
     from compile.candidate import Candidate, OnTarget
+    from compile.network import Network
     from compile.pipeline import Request, Survey
-    from hyperppo.checkpoint import Run
+    from compile.source import Source
+    from hyperppo.leaderboard import Leaderboard
     from targets.target import Target
 
 
 def manifest(
     request: Request,
-    run: Run,
+    source: Source,
     target: Target,
     survey: Survey,
     rejected: list[dict[str, str]],
@@ -34,20 +36,16 @@ def manifest(
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
         "hyperppo_version": hyperppo.__version__,
-        "run": {
-            "name": run.path.resolve().name,
-            "task": run.task,
-            "checkpoint_sha256": run.checkpoint_sha256,
-        },
+        **source.provenance,
         "architecture": {
             "name": survey.names[index],
             "hidden": list(network.hidden),
             "index": index,
             "params": network.params,
             "macs": network.macs,
-            "activation": run.activation,
-            "negative_slope": run.negative_slope,
-            "output": run.output,
+            "activation": _hidden_activations(network),
+            "negative_slope": network.negative_slope,
+            "output": network.layers[-1].activation,
         },
         "precision": candidate.precision,
         "backend": "c",
@@ -63,12 +61,10 @@ def manifest(
         "budget": {**asdict(request.budget), "at_least": request.at_least},
         "choice": {
             "considered": len(survey.names),
-            "requested": request.architecture is not None,
+            "requested": request.architecture is not None or board is None,
             "affordable": int(survey.affordable.mask.sum()),
             "over": survey.affordable.over,
-            "return_mean": _number(board.return_mean[index]),
-            "return_stderr": _number(board.return_stderr[index]),
-            "metrics": {name: _number(values[index]) for name, values in board.metrics.items()},
+            **_worth(board, index),
             "rejected": rejected,
         },
         "size": {
@@ -81,7 +77,8 @@ def manifest(
         },
         "numerics": asdict(candidate.numerics),
         "quantization": None if candidate.quantization is None else asdict(candidate.quantization),
-        "conventions": run.conventions,
+        "conventions": source.conventions,
+        "crazyflie_app": bool(source.conventions),
         "toolchain": None
         if on_target is None
         else {
@@ -124,6 +121,22 @@ def cost_rows(facts: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         )
     )
     return rows
+
+
+def _worth(board: Leaderboard | None, index: int) -> dict[str, Any]:
+    """What the leaderboard says; nothing is known without one."""
+    if board is None:
+        return {"return_mean": None, "return_stderr": None, "metrics": {}}
+    return {
+        "return_mean": _number(board.return_mean[index]),
+        "return_stderr": _number(board.return_stderr[index]),
+        "metrics": {name: _number(values[index]) for name, values in board.metrics.items()},
+    }
+
+
+def _hidden_activations(network: Network) -> str:
+    """The hidden layers' activation, or all of them in order of appearance."""
+    return ", ".join(dict.fromkeys(layer.activation for layer in network.layers[:-1])) or "none"
 
 
 def _number(value: float) -> float | None:

@@ -85,6 +85,11 @@ class Network:
         return tuple(layer.n_out for layer in self.layers[:-1])
 
     @property
+    def name(self) -> str:
+        """The architecture as text."""
+        return ",".join(map(str, self.hidden)) or "linear"
+
+    @property
     def params(self) -> int:
         """Number of weights and biases."""
         return sum(layer.weight.size + layer.bias.size for layer in self.layers)

@@ -11,18 +11,21 @@ from compile.select import pareto_front
 
 if TYPE_CHECKING:
     from compile.pipeline import Survey
+    from hyperppo.leaderboard import Leaderboard
 
 DOTS, FRONT, CHOICE, LIMIT = "#b8c4d0", "#1f6fb2", "#d1495b", "#5c6770"
 
 
-def draw_pareto(path: Path, facts: dict[str, Any], survey: Survey, index: int) -> None:
+def draw_pareto(
+    path: Path, facts: dict[str, Any], board: Leaderboard, survey: Survey, index: int
+) -> None:
     """Write the picture: all architectures, the front, the budget's limits, the choice."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import FuncFormatter
 
     figure = Figure(figsize=(11, 4.6), dpi=110, layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
-    returns = survey.leaderboard.return_mean
+    returns = board.return_mean
     within = survey.affordable.mask
     caps = {limit.name: limit for limit in survey.affordable.limits}
     margin = caps["cycles"].need / survey.us  # the gate's safety factor, the same for all

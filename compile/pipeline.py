@@ -1,4 +1,4 @@
-"""From a run to a package: the whole of ``hyperppo-compile``, top to bottom."""
+"""From a run or an ONNX file to a package: all of ``hyperppo-compile``, top to bottom."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from compile.activation import cost_name
 from compile.budget import Affordable, Budget, Costs, smallest_that_would, why_over, within
 from compile.candidate import Candidate, OnTarget, build_candidate
-from compile.errors import CompileError
+from compile.errors import CompileError, NoFixedPointError
 from compile.manifest import manifest
 from compile.package import Package, staging, write_manifest
 from compile.progress import Progress
 from compile.select import ranking
+from targets.errors import TargetError
 
 if TYPE_CHECKING:
-    from hyperppo.checkpoint import Run
+    from compile.source import Source
     from hyperppo.leaderboard import Leaderboard
     from targets.target import Target
 
 CHEAPEST_FIRST = ("i8", "i16", "f32")  # what `auto` tries
-RETURN_LOSS = 0.01  # share of float32's return that `auto` accepts to lose
+LOSS = 0.01  # that `auto` accepts: of float32's return, or of the spread of its actions
 TRIES = 10  # candidates compiled before giving up: the model is far better than that
 
 
@@ -38,6 +38,9 @@ class Request:
     at_least: float = 1.0  # share of the best affordable normalised return that is enough
     architecture: tuple[int, ...] | None = None  # instead of a choice by return
     run: Path | None = None  # default: the run that ships with the project
+    onnx: Path | None = None  # a policy that others exported, instead of a run
+    output: str | None = None  # of the ONNX file; default: its only one
+    calibration: Path | None = None  # observations of the ONNX file's policy
     precision: str = "f32"  # f32, i16, i8, i8x or auto
     weights_in: str | None = None  # "flash" or "ram"; default: the target's
     out: Path | None = None  # default: build/TARGET
@@ -57,7 +60,7 @@ class Survey:
     """
 
     names: tuple[str, ...]
-    leaderboard: Leaderboard
+    leaderboard: Leaderboard | None  # None where there is no choice
     memory: dict[str, NDArray[np.int64]]  # flash_bytes, ram_bytes, stack_bytes, total_bytes
     cycles: NDArray[np.float64]  # cold caches, P = 2
     us: NDArray[np.float64]
@@ -72,58 +75,69 @@ def compile_policy(request: Request, progress: Progress | None = None) -> Packag
     Raises CompileError, HyperPPOError or TargetError, and then nothing was written.
     """
     progress = progress or Progress()
-    target, run = load(request, progress)
+    target, source = load(request, progress)
     with staging(request.out_path) as folder:
-        survey, index, candidate, rejected = settle(request, run, target, folder, progress)
+        survey, index, candidate, rejected = settle(request, source, target, folder, progress)
         with progress.stage("package") as found:
-            facts = manifest(request, run, target, survey, rejected, index, candidate)
+            facts = manifest(request, source, target, survey, rejected, index, candidate)
             write_reports(folder, facts, survey, index, candidate)
             complete = write_manifest(folder, facts)
             found.append(f"{len(complete['hashes']['files'])} files in {request.out_path}")
     return Package(request.out_path, complete)
 
 
-def load(request: Request, progress: Progress) -> tuple[Target, Run]:
-    """The target and the run."""
+def load(request: Request, progress: Progress) -> tuple[Target, Source]:
+    """The target and where the policy comes from."""
     from targets.target import load_target
 
     target = load_target(request.target)
     with progress.stage("load") as found:
-        from hyperppo.checkpoint import load_run
+        source: Source
+        if request.onnx is not None:
+            from compile.source_onnx import open_onnx
 
-        run = load_run(request.run if request.run is not None else shipped_run(request.target))
-        found.append(f"run {run.path.name} ({run.task}), checkpoint {run.checkpoint_sha256[:12]}")
-    return target, run
+            if request.calibration is None and request.precision != "f32":
+                raise CompileError(
+                    f"--precision {request.precision} of an ONNX file needs observations of its "
+                    "policy: give them with --calibration, or compile float32"
+                )
+            source = open_onnx(request.onnx, request.output, request.calibration)
+        else:
+            from compile.source_run import open_run
 
-
-def shipped_run(target: str) -> Path:
-    """The run that comes with the project for a target."""
-    from hyperppo.pretrained import path
-
-    return path(target)
+            source = open_run(request.run, request.target)
+        found.append(source.summary)
+    return target, source
 
 
 def settle(
-    request: Request, run: Run, target: Target, folder: Path, progress: Progress
+    request: Request, source: Source, target: Target, folder: Path, progress: Progress
 ) -> tuple[Survey, int, Candidate, list[dict[str, str]]]:
     """The survey, the index and the candidate of the precision asked for.
 
-    `auto`: the cheapest precision whose policy loses at most RETURN_LOSS of float32's return in
-    the simulator. Those that lose more are listed with what was dropped.
+    `auto`: the cheapest precision whose policy loses at most LOSS of float32's return in the
+    simulator; without one, whose actions err by at most LOSS of their spread. Those that lose
+    more are listed with what was dropped.
     """
     precisions = CHEAPEST_FIRST if request.precision == "auto" else (request.precision,)
     rejected: list[dict[str, str]] = []
     for precision in precisions:
-        survey = enumerate_costs(request, run, target, precision, progress)
-        order = choose(request, run, survey, progress)
-        index, candidate, dropped = first_that_holds(
-            request, run, target, survey, order, folder, progress
-        )
-        rejected += dropped
-        lost = 0.0 if candidate.quantization is None else candidate.quantization.return_lost
-        if precision == precisions[-1] or lost <= RETURN_LOSS:
-            break
-        why = f"in {precision} loses {lost:.1%} of float32's return"
+        survey = enumerate_costs(request, source, target, precision, progress)
+        order = choose(request, source, target, survey, progress)
+        index = int(order[0])
+        try:
+            index, candidate, dropped = first_that_holds(
+                request, source, target, survey, order, folder, progress
+            )
+            rejected += dropped
+            quantization = candidate.quantization
+            if precision == precisions[-1] or quantization is None or quantization.lost <= LOSS:
+                break
+            why = f"in {precision} {quantization.text}"
+        except NoFixedPointError as error:
+            if len(precisions) == 1:
+                raise
+            why = f"has no {precision} form ({error})"
         rejected.append({"architecture": survey.names[index], "why": why})
         with progress.stage("dropped") as found:
             found.append(f"{survey.names[index]} {why}")
@@ -133,38 +147,48 @@ def settle(
 
 
 def enumerate_costs(
-    request: Request, run: Run, target: Target, precision: str, progress: Progress
+    request: Request, source: Source, target: Target, precision: str, progress: Progress
 ) -> Survey:
     """Predict every architecture's memory and time, and compare with the budget."""
-    from hyperppo.space import format_architecture
     from targets.cycles import predict_cycles
     from targets.memory import predict_memory
 
     with progress.stage("filter") as found:
-        space = run.space
         weights_in = request.weights_in or target.weights_in
-        activation = cost_name(run.activation, run.negative_slope)
-        shapes = (space.table, space.obs_dim, space.act_dim)
-        table = (*shapes, weights_in, activation, run.output)
+        table = (source.table, *source.dims, weights_in, *source.activations)
         memory = predict_memory(target, precision, *table)
         cycles = predict_cycles(target, precision, *table)
         us = cycles / target.clock_hz * 1e6
         costs = Costs(memory["total_bytes"], memory["flash_bytes"], memory["ram_bytes"], us)
         affordable = within(costs, request.budget, target)
         over = ", ".join(f"{count} over on {name}" for name, count in affordable.over.items())
-        found.append(f"{affordable.mask.sum()} of {len(space)} fit in {precision}; {over}")
-        names = tuple(format_architecture(a) for a in space.architectures)
+        found.append(f"{affordable.mask.sum()} of {len(us)} fit in {precision}; {over}")
         return Survey(
-            names, run.leaderboard(), memory, cycles, us, affordable, precision, weights_in
+            source.names,
+            source.leaderboard(),
+            memory,
+            cycles,
+            us,
+            affordable,
+            precision,
+            weights_in,
         )
 
 
-def choose(request: Request, run: Run, survey: Survey, progress: Progress) -> NDArray[np.int64]:
+def choose(
+    request: Request, source: Source, target: Target, survey: Survey, progress: Progress
+) -> NDArray[np.int64]:
     """Indices of the architectures to try, the best first. CompileError when nothing fits."""
-    affordable = survey.affordable
+    affordable, board = survey.affordable, survey.leaderboard
     with progress.stage("choose") as found:
-        if request.architecture is not None:
-            index = run.space.index(request.architecture)
+        if board is None:
+            if not affordable.mask[0]:
+                why = why_over(affordable.limits, 0)
+                size = f"predicted {survey.memory['total_bytes'][0]} B"
+                raise CompileError(too_large(request, source, target, survey, why, size))
+            order = np.array([0])
+        elif request.architecture is not None:
+            index = source.index(request.architecture)
             if not affordable.mask[index]:
                 raise CompileError(
                     f"architecture {survey.names[index]} does not fit: it "
@@ -175,11 +199,11 @@ def choose(request: Request, run: Run, survey: Survey, progress: Progress) -> ND
             raise CompileError(smallest_that_would(affordable.limits, survey.names))
         else:
             cost = survey.memory["total_bytes"].astype(np.float64)
-            returns = survey.leaderboard.return_mean
-            order = ranking(returns, cost, affordable.mask, request.at_least)
+            order = ranking(board.return_mean, cost, affordable.mask, request.at_least)
         best = int(order[0])
+        worth = "" if board is None else f"return {board.return_mean[best]:.4g}, "
         found.append(
-            f"{survey.names[best]}, return {survey.leaderboard.return_mean[best]:.4g}, predicted "
+            f"{survey.names[best]}, {worth}predicted "
             f"{survey.memory['total_bytes'][best]} B, {survey.us[best]:.1f} us"
         )
     return order
@@ -187,7 +211,7 @@ def choose(request: Request, run: Run, survey: Survey, progress: Progress) -> ND
 
 def first_that_holds(
     request: Request,
-    run: Run,
+    source: Source,
     target: Target,
     survey: Survey,
     order: NDArray[np.int64],
@@ -200,10 +224,9 @@ def first_that_holds(
     """
     rejected: list[dict[str, str]] = []
     for index in map(int, order[:TRIES]):
-        architecture = run.space.architectures[index]
         candidate = build_candidate(
-            run,
-            architecture,
+            source,
+            index,
             target,
             survey.precision,
             survey.weights_in,
@@ -220,9 +243,34 @@ def first_that_holds(
         shutil.rmtree(folder)
         folder.mkdir()
     last = rejected[-1]
+    if survey.leaderboard is None:
+        assert candidate.on_target is not None
+        size = f"linked {candidate.on_target.sizes.total} B"
+        raise CompileError(too_large(request, source, target, survey, last["why"], size))
     raise CompileError(
         f"no candidate holds the budget once compiled; the last, {last['architecture']}, "
         f"{last['why']}"
+    )
+
+
+def too_large(
+    request: Request, source: Source, target: Target, survey: Survey, why: str, size: str
+) -> str:
+    """The message when the only policy does not fit: what it takes, and what to do."""
+    fit = []
+    for precision in CHEAPEST_FIRST:
+        try:
+            other = enumerate_costs(request, source, target, precision, Progress())
+        except TargetError:  # the target has no kernels for it
+            continue
+        if precision != survey.precision and other.affordable.mask[0]:
+            fit.append(precision)
+    advice = "allow it more, or train a smaller network"
+    if fit:
+        advice += f", or take --precision {' or '.join(fit)}, predicted to fit"
+        advice += "" if request.calibration is not None else ", with --calibration"
+    return (
+        f"{source.names[0]} does not fit: it {why} ({size} in all in {survey.precision}): {advice}"
     )
 
 
@@ -247,9 +295,10 @@ def write_reports(
     index: int,
     candidate: Candidate,
 ) -> None:
-    """The Pareto picture and the report, both for people."""
+    """The Pareto picture, where there was a choice, and the report, both for people."""
     from compile.pareto import draw_pareto
     from compile.report import write_report
 
-    draw_pareto(folder / "pareto.png", facts, survey, index)
+    if survey.leaderboard is not None:
+        draw_pareto(folder / "pareto.png", facts, survey.leaderboard, survey, index)
     write_report(folder / "report.html", facts, survey, index, candidate)

@@ -44,6 +44,7 @@ def write_report(
     """Render the report from the manifest, the survey of all architectures and the candidate."""
     import jinja2
 
+    board = survey.leaderboard
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("compile", "templates"),
         autoescape=True,
@@ -51,38 +52,32 @@ def write_report(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    limits = {limit.name: limit for limit in survey.affordable.limits}
-    margin = float(limits["cycles"].need[0] / survey.us[0])
-    memory_cap = limits["memory"].cap / 1024 if "memory" in limits else None
-    charts = [
-        chart(
-            survey,
-            index,
-            survey.memory["total_bytes"] / 1024,
-            ("memory", "KiB"),
-            memory_cap,
-        ),
-        chart(
-            survey,
-            index,
-            survey.us,
-            ("one inference, cycle model", "µs"),
-            limits["cycles"].cap / margin,
-        ),
-    ]
     html = environment.get_template("report.html.j2").render(
         facts=facts,
-        charts=charts,
+        charts=[] if board is None else both_charts(board.return_mean, survey, index),
         width=WIDTH,
         height=HEIGHT,
         edges=(LEFT, RIGHT, TOP, BOTTOM),
         costs=cost_rows(facts),
-        limits=limits.values(),
+        limits=survey.affordable.limits,
         layers=layer_rows(candidate),
-        budgets=best_per_budget(survey),
+        budgets=[] if board is None else best_per_budget(board.return_mean, survey),
         numerics=numeric_rows(facts["numerics"]),
     )
     path.write_text(html, encoding="utf-8")
+
+
+def both_charts(returns: NDArray[np.float64], survey: Survey, index: int) -> list[Chart]:
+    """Return against memory and against time, with the budget's lines."""
+    limits = {limit.name: limit for limit in survey.affordable.limits}
+    margin = float(limits["cycles"].need[0] / survey.us[0])
+    kib = survey.memory["total_bytes"] / 1024
+    memory_cap = limits["memory"].cap / 1024 if "memory" in limits else None
+    time_cap = limits["cycles"].cap / margin
+    return [
+        chart(returns, survey, index, kib, ("memory", "KiB"), memory_cap),
+        chart(returns, survey, index, survey.us, ("one inference, cycle model", "µs"), time_cap),
+    ]
 
 
 def layer_rows(candidate: Candidate) -> list[dict[str, Any]]:
@@ -103,10 +98,9 @@ def layer_rows(candidate: Candidate) -> list[dict[str, Any]]:
     ]
 
 
-def best_per_budget(survey: Survey) -> list[dict[str, Any]]:
+def best_per_budget(returns: NDArray[np.float64], survey: Survey) -> list[dict[str, Any]]:
     """The best architecture of each memory budget within the target's other limits."""
     total = survey.memory["total_bytes"]
-    returns = survey.leaderboard.return_mean
     others = np.logical_and.reduce(
         [limit.need <= limit.cap for limit in survey.affordable.limits if limit.name != "memory"]
     )
@@ -131,7 +125,7 @@ def best_per_budget(survey: Survey) -> list[dict[str, Any]]:
 def numeric_rows(numerics: dict[str, Any]) -> list[tuple[str, str]]:
     """(comparison, largest difference)."""
     titles = {
-        "torch_vs_onnxruntime": "torch → policy.onnx in onnxruntime",
+        "source_vs_onnxruntime": f"{numerics['source']} → policy.onnx in onnxruntime",
         "onnxruntime_vs_host_c": "onnxruntime → policy.c on this machine",
         "host_c_vs_target": "policy.c on this machine → machine code on the emulated core",
     }
@@ -142,6 +136,7 @@ def numeric_rows(numerics: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def chart(
+    returns: NDArray[np.float64],
     survey: Survey,
     index: int,
     cost: NDArray[np.float64],
@@ -149,7 +144,6 @@ def chart(
     limit: float | None,
 ) -> Chart:
     """Return against a cost on a logarithmic axis."""
-    returns = survey.leaderboard.return_mean
     finite = np.isfinite(returns)
     top = float(returns[finite].max())
     low = float(min(np.percentile(returns[finite], 2), returns[index]))

@@ -1,4 +1,4 @@
-"""Proof that every form of the policy computes the same: torch, ONNX, host C, machine code."""
+"""Proof that every form of the policy computes the same: its source, ONNX, C, machine code."""
 
 from __future__ import annotations
 
@@ -30,6 +30,11 @@ def fixed_tolerance(fixed: FixedNetwork) -> float:
     """Largest accepted difference of a fixed-point policy's action from its integer reference."""
     largest = max(1.0, abs(fixed.elu_alpha)) if fixed.output == "elu" else 1.0
     return FUNCTION_TOLERANCE * largest if fixed.output_form.function else 0.0
+
+
+def tolerance_for(actions: NDArray[np.float32]) -> float:
+    """TOLERANCE, in units of the largest action where that is above 1."""
+    return TOLERANCE * max(1.0, float(np.abs(actions).max()))
 
 
 def run_torch(policy: nn.Sequential, observations: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -96,11 +96,16 @@ def open_run(package: DevicePackage, path: Path | None) -> Run:
     from hyperppo.errors import HyperPPOError
     from hyperppo.pretrained import path as shipped_run
 
+    if "run" not in package.manifest:
+        raise HilError(
+            f"{package.path} was compiled from an ONNX file: no simulator of ours flies it; "
+            "check it with hyperppo-hil run"
+        )
     try:
         run = load_run(path if path is not None else shipped_run(package.target_name))
     except HyperPPOError as error:
         raise HilError(str(error)) from None
-    wanted = package.manifest.get("run", {}).get("checkpoint_sha256")
+    wanted = package.manifest["run"].get("checkpoint_sha256")
     if run.checkpoint_sha256 != wanted:
         raise HilError(
             f"{package.path} was compiled from another run than {run.path}: say which with --run"

@@ -36,6 +36,7 @@ def build(package: DevicePackage, base: Path, out: Path, tell: Progress) -> Firm
 
     A second build there compiles only what has changed. Raises HilError.
     """
+    app = package.app
     if not (base / "tools" / "make" / "oot.mk").is_file():
         raise HilError(
             f"{base} is no Crazyflie firmware (no tools/make/oot.mk); get it with "
@@ -45,7 +46,7 @@ def build(package: DevicePackage, base: Path, out: Path, tell: Progress) -> Firm
         if shutil.which(tool) is None:
             raise HilError(f"no {tool} on this machine: sudo apt-get install {hint}")
     try:
-        shutil.copytree(package.path / "crazyflie_app", out, dirs_exist_ok=True)
+        shutil.copytree(app, out, dirs_exist_ok=True)
     except OSError as error:
         raise HilError(f"cannot write {out}: {error.strerror}") from None
     make = ["make", f"CRAZYFLIE_BASE={base.resolve()}"]

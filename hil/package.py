@@ -50,6 +50,17 @@ class DevicePackage:
             )
         return image
 
+    @property
+    def app(self) -> Path:
+        """The Crazyflie app. Raises HilError when the package has none."""
+        folder = self.path / "crazyflie_app"
+        if not folder.is_dir():
+            raise HilError(
+                f"{self.path} has no crazyflie_app: its ONNX file does not say what observation "
+                "and action mean, so no firmware can fill the one or obey the other"
+            )
+        return folder
+
     def elf_sha256(self) -> str | None:
         """Hash of the bare-metal image; None when there is none."""
         image = self.path / "bare_metal" / "policy.elf"

@@ -5,15 +5,19 @@ import itertools
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pytest
 
 from compile.network import Layer, Network
+from compile.source_run import RunSource
 from hyperppo.leaderboard import Leaderboard
 from hyperppo.space import Architecture, SearchSpace
 from targets.target import Target, load_target
+
+if TYPE_CHECKING:
+    from hyperppo.checkpoint import Run
 
 MakeNetwork = Callable[..., Network]
 
@@ -118,9 +122,9 @@ def fake_record(run: FakeRun, architecture: Architecture, count: int, seed: int)
 def fake_run(monkeypatch: pytest.MonkeyPatch) -> FakeRun:
     """A run that the pipeline loads instead of one from disk."""
     run = FakeRun()
-    monkeypatch.setattr("compile.pipeline.load", lambda r, p: (load_target(r.target), run))
-    monkeypatch.setattr("compile.candidate.record", fake_record)
-    monkeypatch.setattr("compile.candidate.fly_both", lambda *_: (100.0, 99.5))
+    monkeypatch.setattr("compile.source_run.open_run", lambda *_: RunSource(cast("Run", run)))
+    monkeypatch.setattr("compile.source_run.record", fake_record)
+    monkeypatch.setattr("compile.source_run.fly_both", lambda *_: (100.0, 99.5))
     return run
 
 

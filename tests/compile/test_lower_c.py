@@ -23,7 +23,8 @@ from compile.lower.c import (
     rejected_action,
 )
 from compile.network import ACTIVATIONS, Layer, Network
-from compile.onnx_graph import export_onnx, network_from_onnx
+from compile.onnx_graph import export_onnx
+from compile.onnx_import import network_from_onnx
 from compile.verify import bad_observations, run_onnx
 from targets.target import Target
 from targets.toolchain import compile_host_library, link_image

@@ -30,7 +30,7 @@ def test_the_whole_way(tmp_path: Path) -> None:
     facts = package.manifest
     assert load_package(package.path).manifest == facts
     assert [line.split()[0] for line in lines] == (
-        ["load", "filter", "choose", "weights", "observe", "onnx", "host", "device", "package"][1:]
+        ["load", "filter", "choose", "weights", "observe", "onnx", "host", "device", "package"]
     )
     size = facts["size"]["compiled"]
     assert size["total_bytes"] <= 8 * 1024
@@ -47,7 +47,7 @@ def test_the_whole_way(tmp_path: Path) -> None:
     assert abs(facts["cycles"]["predicted"]["cycles"] / cycles["cycles_p2"] - 1) < 0.1
     numerics = facts["numerics"]
     assert numerics["observations"] >= 1000
-    for name in ("torch_vs_onnxruntime", "onnxruntime_vs_host_c", "host_c_vs_target"):
+    for name in ("source_vs_onnxruntime", "onnxruntime_vs_host_c", "host_c_vs_target"):
         assert 0 <= numerics[name] <= numerics["tolerance"]
     assert numerics["unsaturated"] > 0.5
     choice = facts["choice"]
@@ -135,7 +135,7 @@ def test_no_candidate_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 STAGES = {
-    "torch and onnxruntime": ("compile.verify.run_onnx", 2e-5),
+    "torch and policy.onnx": ("compile.verify.run_onnx", 2e-5),
     "onnxruntime and the host's C": ("compile.device.run_host", 2e-5),
     "the host's C and the machine code": ("compile.device.run_emulated", np.nan),
 }
@@ -224,7 +224,7 @@ def test_auto_takes_the_cheapest_that_flies_as_well(
     returns: dict[str, float], chosen: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     flown = lambda run, policy, fixed, seed: (100.0, returns[fixed.precision])  # noqa: E731
-    monkeypatch.setattr("compile.candidate.fly_both", flown)
+    monkeypatch.setattr("compile.source_run.fly_both", flown)
     package = compile_policy(request(tmp_path / "p", precision="auto", architecture=(8,)))
     assert package.manifest["precision"] == chosen
     dropped = [entry["why"] for entry in package.manifest["choice"]["rejected"]]

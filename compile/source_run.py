@@ -1,0 +1,112 @@
+"""A trained run as a source: any architecture of its space, and a simulator to fly in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compile import verify
+from compile.activation import cost_name
+from compile.closed_loop import mean_return
+from compile.fixed_point import FixedNetwork
+from compile.network import network_from_torch
+from compile.source import Floats, Original
+
+if TYPE_CHECKING:
+    from hyperppo.checkpoint import Run
+    from hyperppo.leaderboard import Leaderboard
+    from hyperppo.space import Architecture
+
+
+@dataclass(frozen=True)
+class RunSource:
+    """See `compile.source.Source`."""
+
+    run: Run
+
+    form = "torch"
+    observed = "rollouts of this very policy"
+
+    @property
+    def summary(self) -> str:  # noqa: D102
+        run = self.run
+        return f"run {run.path.name} ({run.task}), checkpoint {run.checkpoint_sha256[:12]}"
+
+    @property
+    def names(self) -> tuple[str, ...]:  # noqa: D102
+        from hyperppo.space import format_architecture
+
+        return tuple(format_architecture(a) for a in self.run.space.architectures)
+
+    @property
+    def table(self) -> NDArray[np.int64]:  # noqa: D102
+        return self.run.space.table
+
+    @property
+    def dims(self) -> tuple[int, int]:  # noqa: D102
+        return self.run.space.obs_dim, self.run.space.act_dim
+
+    @property
+    def activations(self) -> tuple[str, str]:  # noqa: D102
+        return cost_name(self.run.activation, self.run.negative_slope), self.run.output
+
+    @property
+    def conventions(self) -> Mapping[str, Any]:  # noqa: D102
+        return self.run.conventions
+
+    @property
+    def provenance(self) -> dict[str, Any]:  # noqa: D102
+        facts = {
+            "name": self.run.path.resolve().name,
+            "task": self.run.task,
+            "checkpoint_sha256": self.run.checkpoint_sha256,
+        }
+        return {"run": facts}
+
+    @property
+    def essentials(self) -> str:  # noqa: D102
+        return f"Run: {self.run.task}, checkpoint sha256 {self.run.checkpoint_sha256[:16]}"
+
+    def leaderboard(self) -> Leaderboard:  # noqa: D102
+        return self.run.leaderboard()
+
+    def index(self, architecture: tuple[int, ...]) -> int:  # noqa: D102
+        return self.run.space.index(architecture)
+
+    def original(self, index: int) -> Original:  # noqa: D102
+        policy = self.run.policy(self.run.space.architectures[index])
+        return Original(network_from_torch(policy), partial(verify.run_torch, policy))
+
+    def observations(self, index: int, count: int, seed: int) -> Floats:  # noqa: D102
+        return record(self.run, self.run.space.architectures[index], count, seed)
+
+    def returns(  # noqa: D102
+        self, original: Original, fixed: FixedNetwork, seed: int
+    ) -> tuple[float, float]:
+        return fly_both(self.run, original, fixed, seed)
+
+
+def open_run(path: Path | None, target: str) -> RunSource:
+    """The run at a path, by default the one that comes with the project for the target."""
+    from hyperppo.checkpoint import load_run
+    from hyperppo.pretrained import path as shipped
+
+    return RunSource(load_run(path if path is not None else shipped(target)))
+
+
+def record(run: Run, architecture: Architecture, count: int, seed: int) -> Floats:
+    """Observations (count, obs_dim) from closed-loop rollouts of that very policy."""
+    from hyperppo.evaluate import record_observations
+
+    return record_observations(run, architecture, count, seed)
+
+
+def fly_both(run: Run, original: Original, fixed: FixedNetwork, seed: int) -> tuple[float, float]:
+    """Mean returns of the float32 and of the fixed-point policy in the simulator."""
+    return mean_return(run, original.answer, seed), mean_return(run, fixed.forward, seed)
