@@ -14,6 +14,7 @@ from compile.network import Layer, Network
 from hyperppo.leaderboard import Leaderboard
 from hyperppo.space import Architecture, SearchSpace
 from targets.target import Target, load_target
+from targets.toolchain import cross_prefix
 
 MakeNetwork = Callable[..., Network]
 
@@ -25,8 +26,8 @@ def target() -> Target:
 
 @pytest.fixture(scope="session")
 def cross(target: Target) -> None:
-    if shutil.which(target.toolchain + "gcc") is None:
-        pytest.skip(f"{target.toolchain}gcc is not installed")
+    if shutil.which(cross_prefix(target) + "gcc") is None:
+        pytest.skip(f"{cross_prefix(target)}gcc is not installed")
 
 
 def random_network(
