@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +13,6 @@ from numpy.typing import NDArray
 
 import hyperppo
 from compile import device, verify
-from compile.closed_loop import mean_return
 from compile.fixed_point import SUM_LIMIT, FixedNetwork
 from compile.lower import c as lowering
 from compile.network import Network, network_from_torch
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from targets.toolchain import Image, PolicySizes
 
 GOLDEN_VECTORS = 16
+EPISODES = 64  # of the float32 and of the fixed-point policy, to compare their returns
 PRECISION_TEXT = {
     "f32": "float32",
     "i16": "int16 weights and activations",
@@ -192,9 +193,15 @@ def judge(
 def fly_both(
     run: Run, policy: nn.Sequential, fixed: FixedNetwork, seed: int
 ) -> tuple[float, float]:
-    """Mean returns of the float32 and of the fixed-point policy in the simulator."""
-    by_float = mean_return(run, lambda x: verify.run_torch(policy, x), seed)
-    return by_float, mean_return(run, fixed.forward, seed)
+    """Mean returns of the float32 and of the fixed-point policy, equal starts and disturbances."""
+    from hyperppo.envs.registry import make_env
+    from hyperppo.episodes import fly_episodes, on_rows
+
+    def mean_return(answer: Callable[[NDArray[np.float32]], NDArray[np.float32]]) -> float:
+        env = make_env(run.task, run.config.env, EPISODES, seed)
+        return float(fly_episodes(env, on_rows(answer)).returns.mean())
+
+    return mean_return(lambda x: verify.run_torch(policy, x)), mean_return(fixed.forward)
 
 
 def record(run: Run, architecture: Architecture, count: int, seed: int) -> NDArray[np.float32]:
