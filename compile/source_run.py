@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from compile import verify
 from compile.activation import cost_name
-from compile.closed_loop import mean_return
 from compile.fixed_point import FixedNetwork
 from compile.network import network_from_torch
 from compile.source import Floats, Original
@@ -22,6 +21,9 @@ if TYPE_CHECKING:
     from hyperppo.checkpoint import Run
     from hyperppo.leaderboard import Leaderboard
     from hyperppo.space import Architecture
+
+
+EPISODES = 64  # of the float32 and of the fixed-point policy, to compare their returns
 
 
 @dataclass(frozen=True)
@@ -108,5 +110,12 @@ def record(run: Run, architecture: Architecture, count: int, seed: int) -> Float
 
 
 def fly_both(run: Run, original: Original, fixed: FixedNetwork, seed: int) -> tuple[float, float]:
-    """Mean returns of the float32 and of the fixed-point policy in the simulator."""
-    return mean_return(run, original.answer, seed), mean_return(run, fixed.forward, seed)
+    """Mean returns of the float32 and of the fixed-point policy, equal starts and disturbances."""
+    from hyperppo.envs.registry import make_env
+    from hyperppo.episodes import fly_episodes, on_rows
+
+    def mean_return(answer: Callable[[Floats], Floats]) -> float:
+        env = make_env(run.task, run.config.env, EPISODES, seed)
+        return float(fly_episodes(env, on_rows(answer)).returns.mean())
+
+    return mean_return(original.answer), mean_return(fixed.forward)

@@ -26,6 +26,7 @@ from hil.package import DevicePackage
 if TYPE_CHECKING:
     from hyperppo.checkpoint import Run
     from hyperppo.envs.quadrotor import QuadrotorEnv
+    from hyperppo.episodes import Episodes
 
 Progress = Callable[[str, int, int], None]  # stage, done, of
 
@@ -56,15 +57,6 @@ class Flight:
         """Mean distance to the goal after the first seconds; None when it did not last so long."""
         settled = self.error_m[round(SETTLED_S * self.control_hz) :]
         return float(settled.mean()) if len(settled) else None
-
-
-@dataclasses.dataclass(frozen=True)
-class Episodes:
-    """Whole episodes, one entry each."""
-
-    returns: npt.NDArray[np.float64]  # (n,) sum of rewards
-    crashed: npt.NDArray[np.bool_]  # (n,) ended early
-    tracking_error_m: npt.NDArray[np.float64]  # (n,) NaN where it crashed before it settled
 
 
 class DevicePilot:
@@ -164,54 +156,23 @@ def fly_many(
     run: Run, scenario: str, episodes: int, seed: int, pilot: Answer, tell: Progress
 ) -> Episodes:
     """Flies whole episodes of the run's own length, many side by side. Raises HilError."""
+    from hyperppo.episodes import Episodes, fly_episodes, on_rows
+
     parts = []
     for start in range(0, episodes, CHUNK):
-
-        def tell_chunk(done: int, start: int = start) -> None:
-            tell("episodes", start + done, episodes)
-
         count = min(CHUNK, episodes - start)
-        parts.append(_fly_chunk(run, scenario, count, (seed, start), pilot, tell_chunk))
-    fields = [field.name for field in dataclasses.fields(Episodes)]
-    return Episodes(*(np.concatenate([getattr(p, name) for p in parts]) for name in fields))
 
+        def tell_chunk(fraction: float, start: int = start, count: int = count) -> None:
+            tell("episodes", start + int(count * fraction), episodes)
 
-def _fly_chunk(
-    run: Run,
-    scenario: str,
-    count: int,
-    seed: tuple[int, int],
-    pilot: Answer,
-    tell: Callable[[int], None],
-) -> Episodes:
-    import torch
-
-    mixed = int(np.random.SeedSequence(seed).generate_state(1)[0])
-    env = _make_env(run, scenario, None, count, mixed)
-    alive = torch.ones(count, dtype=torch.bool)
-    crashed = torch.zeros(count, dtype=torch.bool)
-    total = torch.zeros(count, dtype=torch.float64)
-    error = torch.zeros(count, dtype=torch.float64)
-    settled = torch.zeros(count, dtype=torch.int64)
-    with torch.inference_mode():
-        seen, _ = env.reset()
-        for number in range(env.episode_steps):
-            action = pilot(np.ascontiguousarray(seen.t().numpy()))
-            step = env.step(torch.from_numpy(np.ascontiguousarray(action.T)))
-            seen = step.observation
-            total += step.reward * alive
-            crashed |= step.terminated & alive
-            distance = step.metrics["tracking_error_m"]
-            counted = alive & ~distance.isnan()
-            error += torch.where(counted, distance, 0.0)
-            settled += counted
-            alive &= ~(step.terminated | step.truncated)
-            if number % 50 == 0 or number + 1 == env.episode_steps:
-                tell(count * (number + 1) // env.episode_steps)
-            if not bool(alive.any()):
-                break
-    tell(count)
-    return Episodes(total.numpy(), crashed.numpy(), (error / settled).numpy())
+        mixed = int(np.random.SeedSequence((seed, start)).generate_state(1)[0])
+        env = _make_env(run, scenario, None, count, mixed)
+        parts.append(fly_episodes(env, on_rows(pilot), tell_chunk))
+    return Episodes(
+        np.concatenate([p.returns for p in parts]),
+        np.concatenate([p.crashed for p in parts]),
+        {name: np.concatenate([p.metrics[name] for p in parts]) for name in parts[0].metrics},
+    )
 
 
 def mean_interval(values: npt.NDArray[np.float64]) -> dict[str, float | None]:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hil.closed_loop import DevicePilot, Episodes, Flight, mean_interval, share_interval
+from hil.closed_loop import DevicePilot, Flight, mean_interval, share_interval
 from hil.contract import Floats, Hello
 from hil.errors import HilError
 from hil.files import write_text
 from hil.package import DevicePackage
 from hil.report import summary, timing
+
+if TYPE_CHECKING:
+    from hyperppo.episodes import Episodes
 
 Report = dict[str, Any]
 
@@ -166,7 +169,8 @@ def _outcome(flight: Flight) -> Report:
 
 def _worth(episodes: Episodes) -> Report:
     count, crashes = len(episodes.returns), int(episodes.crashed.sum())
-    settled = episodes.tracking_error_m[~np.isnan(episodes.tracking_error_m)]
+    error = episodes.metrics["tracking_error_m"]
+    settled = error[~np.isnan(error)]
     return {
         "return": mean_interval(episodes.returns),
         "crash_rate": {"crashes": crashes, **share_interval(crashes, count)},

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from hyperppo.checkpoint import LEADERBOARD, Run, load_run
 from hyperppo.envs.registry import make_env
+from hyperppo.episodes import fly_episodes
 from hyperppo.errors import HyperPPOError
 from hyperppo.leaderboard import Leaderboard, write_leaderboard
 from hyperppo.population import Population
@@ -104,43 +105,28 @@ def _fly(
     scale = (1 / run.observation_norm.std).float()[:, None]
     noise = torch.Generator().manual_seed(seed + 1)
 
-    observation, _ = env.reset()
-    alive = torch.ones(P * E, dtype=torch.bool)
-    total = torch.zeros(P * E)
-    crashed = torch.zeros(P * E)
-    sums: dict[str, Tensor] = {}
-    counts: dict[str, Tensor] = {}
-    steps = 0
-    while bool(alive.any()):
-        x = ((observation - mean) * scale).t().reshape(P, E, -1)
-        action = population(x)
+    def act(observation: Tensor) -> Tensor:
+        action = population(((observation - mean) * scale).t().reshape(P, E, -1))
         if not deterministic:
             normal = torch.randn(action.shape, generator=noise)
             action = action + log_std.exp()[:, None] * normal
-        step = env.step(action.reshape(P * E, -1).t())
-        observation = step.observation
-        total += step.reward * alive
-        crashed += step.terminated & alive
-        for name, values in step.metrics.items():
-            counted = alive & ~values.isnan()
-            sums[name] = sums.get(name, 0) + torch.where(counted, values, 0.0)
-            counts[name] = counts.get(name, 0) + counted
-        alive &= ~(step.terminated | step.truncated)
-        steps += 1
-        if steps % 50 == 0:
-            progress(min(1.0, steps / env.episode_steps))
-    returns = total.view(P, E).double()
-    stderr = returns.std(1) / math.sqrt(E) if E > 1 else torch.full((P,), math.nan)
-    result = {
+        return action.reshape(P * E, -1).t()
+
+    flown = fly_episodes(env, act, progress)
+    returns = flown.returns.reshape(P, E)
+    spread = returns.std(1, ddof=1) if E > 1 else np.full(P, math.nan)
+    return {
         "return_mean": returns.mean(1),
-        "return_stderr": stderr,
-        "crash_rate": crashed.view(P, E).double().mean(1),
+        "return_stderr": spread / math.sqrt(E),
+        "crash_rate": flown.crashed.reshape(P, E).mean(1),
+        **{name: _nanmean(values.reshape(P, E)) for name, values in flown.metrics.items()},
     }
-    for name in sums:
-        per_episode = (sums[name] / counts[name]).view(P, E).double()
-        result[name] = per_episode.nanmean(1)
-    progress(1.0)
-    return {key: value.numpy() for key, value in result.items()}
+
+
+def _nanmean(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Means of the rows of (P, E); NaN where nothing is defined."""
+    means: NDArray[np.float64] = torch.from_numpy(values).nanmean(1).numpy()
+    return means
 
 
 def rank(

@@ -148,7 +148,8 @@ def link_image(
         script.write_text(_linker_script(target, core / "link.ld", weights_in), encoding="utf-8")
         built = folder / "image.elf"
         link = [*target.isa_flags, "-nostartfiles", "-specs=nano.specs", f"-T{script}"]
-        link += ["-Wl,--gc-sections", "-Wl,--build-id=none", "-Wl,--fatal-warnings"]
+        # -n: no pages here; ld 2.44 would load the ELF header in the page before the vectors.
+        link += ["-Wl,--gc-sections", "-Wl,--build-id=none", "-Wl,--fatal-warnings", "-Wl,-n"]
         _compile([compiler, *link, *map(str, [*objects, policy]), "-o", str(built)])
         stack = deepest_stack(policy.with_suffix(".ci").read_text(encoding="utf-8"), entry)
         built.replace(out_elf)

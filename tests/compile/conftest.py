@@ -15,6 +15,7 @@ from compile.source_run import RunSource
 from hyperppo.leaderboard import Leaderboard
 from hyperppo.space import Architecture, SearchSpace
 from targets.target import Target, load_target
+from targets.toolchain import cross_prefix
 
 if TYPE_CHECKING:
     from hyperppo.checkpoint import Run
@@ -29,8 +30,8 @@ def target() -> Target:
 
 @pytest.fixture(scope="session")
 def cross(target: Target) -> None:
-    if shutil.which(target.toolchain + "gcc") is None:
-        pytest.skip(f"{target.toolchain}gcc is not installed")
+    if shutil.which(cross_prefix(target) + "gcc") is None:
+        pytest.skip(f"{cross_prefix(target)}gcc is not installed")
 
 
 def random_network(

@@ -14,7 +14,7 @@ import pytest
 from compile.package import add_crazyflie_app, write_manifest
 from hil.virtual_crazyflie import VirtualCrazyflie
 from targets.target import load_target
-from targets.toolchain import link_image
+from targets.toolchain import cross_prefix, link_image
 
 OBS_DIM, ACT_DIM = 18, 4
 
@@ -162,8 +162,9 @@ def host_package(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    if shutil.which("arm-none-eabi-gcc") is None:
-        pytest.skip("arm-none-eabi-gcc is not installed")
+    prefix = cross_prefix(load_target("crazyflie21"))
+    if shutil.which(prefix + "gcc") is None:
+        pytest.skip(f"{prefix}gcc is not installed")
     return build_package(tmp_path_factory.mktemp("packages") / "tiny")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import queue
 import random
 import socket
 import struct
@@ -11,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -185,3 +187,86 @@ def test_a_firmware_without_the_app_is_refused(package: Path, tmp_path: Path) ->
         VirtualCrazyflie(
             package / "bare_metal" / "policy.elf", "crazyflie21", port=0, firmware=image
         )
+
+
+@pytest.fixture
+def client(device: VirtualCrazyflie) -> Iterator[Any]:
+    """Stock cflib alone, as cfclient uses it."""
+    import cflib.crtp
+    from cflib.crazyflie import Crazyflie
+    from cflib.crazyflie.syncCrazyflie import SyncCrazyflie
+
+    cflib.crtp.init_drivers()
+    crazyflie = Crazyflie()
+    console: list[str] = []
+    crazyflie.console.receivedChar.add_callback(console.append)
+    with SyncCrazyflie(device.uri, cf=crazyflie):
+        crazyflie.console_text = console
+        yield crazyflie
+
+
+def test_a_plain_client_plots_blocks_with_their_own_periods_and_types(client: Any) -> None:
+    from cflib.crazyflie.log import LogConfig
+
+    came: dict[str, list[tuple[int, dict[str, float]]]] = {"fast": [], "slow": []}
+    blocks = [LogConfig("fast", 20), LogConfig("slow", 100)]
+    blocks[0].add_variable("hppo.version")  # as stored: uint8_t
+    blocks[1].add_variable("hppo.version", "float")
+    blocks[1].add_variable("hppo.version", "FP16")
+    blocks[1].add_variable("hppo.count", "int32_t")
+    for block in blocks:
+        samples = came[block.name]
+        block.data_received_cb.add_callback(
+            lambda stamp, values, _, samples=samples: samples.append((stamp, dict(values)))
+        )
+        client.log.add_config(block)
+        block.start()
+    end = time.monotonic() + 20
+    while len(came["slow"]) < 6 and time.monotonic() < end:
+        time.sleep(0.01)
+    for block in blocks:
+        block.stop()
+    assert {v["hppo.version"] for _, v in came["fast"]} == {c.CONTRACT_VERSION}
+    assert {v["hppo.version"] for _, v in came["slow"]} == {float(c.CONTRACT_VERSION)}
+    assert {v["hppo.count"] for _, v in came["slow"]} == {0}
+    for name, period_ms in (("fast", 20), ("slow", 100)):
+        stamps = [stamp for stamp, _ in came[name]]
+        assert np.diff(stamps).min() >= 0
+        assert (stamps[-1] - stamps[0]) / (len(stamps) - 1) >= 0.9 * period_ms
+    assert len(came["fast"]) > 2 * len(came["slow"])
+
+
+def test_a_plain_client_writes_parameters_of_each_type(client: Any) -> None:
+    from cflib.crazyflie.param import ParamTocElement
+
+    heard: queue.Queue[tuple[str, float]] = queue.Queue()
+    client.param.add_update_callback("hppo", cb=lambda name, text: heard.put((name, float(text))))
+    kinds = set()
+    for written in (("hppo.mode", 1.0), ("hppo.stale", 65_535.0), ("hppo.tilt", 12.625)):
+        kinds.add(client.param.toc.get_element_by_complete_name(written[0]).ctype)
+        client.param.set_value(*written)
+        while heard.get(timeout=10) != written:  # the values at the start may still come in
+            pass
+        client.param.request_param_update(written[0])
+        while (answer := heard.get(timeout=10))[0] != written[0]:
+            pass
+        assert answer == written
+    assert kinds == {"uint8_t", "uint16_t", "float"}
+    assert {ParamTocElement.RW_ACCESS} == {
+        element.access for element in client.param.toc.toc["hppo"].values()
+    }
+
+
+def test_a_plain_client_hears_console_and_echo_and_counts_memories(client: Any) -> None:
+    end = time.monotonic() + 10
+    while "\n" not in "".join(client.console_text) and time.monotonic() < end:
+        time.sleep(0.01)
+    assert "".join(client.console_text).startswith("HyperPPO virtual device\n")
+    assert client.mem.mems == []
+    latencies: list[float] = []
+    client.link_statistics.latency_updated.add_callback(latencies.append)
+    client.link_statistics.start()
+    while not latencies and time.monotonic() < end:
+        time.sleep(0.05)
+    client.link_statistics.stop()
+    assert 0 < latencies[0] < 10_000  # milliseconds: echo came back

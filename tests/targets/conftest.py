@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from targets.target import Target, load_target
-from targets.toolchain import Image, link_image
+from targets.toolchain import Image, cross_prefix, link_image
 
 PROGRAMS = Path(__file__).parent / "programs"
 
@@ -18,9 +18,10 @@ def target() -> Target:
 @pytest.fixture(scope="session")
 def cross(target: Target) -> str:
     """The cross-compiler's prefix; tests that need it are skipped without it."""
-    if shutil.which(target.toolchain + "gcc") is None:
-        pytest.skip(f"{target.toolchain}gcc is not installed")
-    return target.toolchain
+    prefix = cross_prefix(target)
+    if shutil.which(prefix + "gcc") is None:
+        pytest.skip(f"{prefix}gcc is not installed")
+    return prefix
 
 
 @pytest.fixture(scope="session")
