@@ -6,11 +6,12 @@ import fcntl
 import json
 import math
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from types import FrameType
+from types import FrameType, ModuleType
 from typing import Any
 
 from rich.console import Console
@@ -131,6 +132,8 @@ def train(trainer: Trainer, out: Path, console: Console, evaluate_every: int = 0
 
 
 def _train(trainer: Trainer, out: Path, console: Console, evaluate_every: int) -> bool:
+    # TensorBoard would import TensorFlow where it is installed: seconds, and many lines of noise.
+    sys.modules.setdefault("tensorboard.compat.notf", ModuleType("notf"))
     from torch.utils.tensorboard import SummaryWriter
 
     config = trainer.config
