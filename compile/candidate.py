@@ -15,9 +15,10 @@ from compile import device, verify
 from compile.closed_loop import mean_return
 from compile.fixed_point import SUM_LIMIT, FixedNetwork
 from compile.lower import c as lowering
+from compile.machine_code import OnTarget, build_for_target
 from compile.network import Network, network_from_torch
 from compile.onnx_graph import export_onnx, network_from_onnx
-from compile.package import add_crazyflie_app
+from compile.package import add_firmware_app
 from compile.progress import Progress
 from compile.quantize import quantize
 
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from hyperppo.checkpoint import Run
     from hyperppo.space import Architecture
     from targets.target import Target
-    from targets.toolchain import Image, PolicySizes
 
 GOLDEN_VECTORS = 16
 PRECISION_TEXT = {
@@ -65,19 +65,6 @@ class Quantization:
     def return_lost(self) -> float:
         """Share of float32's return that fixed point loses; negative where it gains."""
         return (self.return_float32 - self.return_fixed) / max(abs(self.return_float32), 1e-9)
-
-
-@dataclass(frozen=True)
-class OnTarget:
-    """The linked image and what it costs in truth: sizes from the ELF, cycles from the core."""
-
-    image: Image
-    sizes: PolicySizes
-    cycles: device.Cycles
-
-    def us(self, target: Target) -> float:
-        """Modelled microseconds of one inference at P = 2, without the safety margin."""
-        return self.cycles.p2 / target.clock_hz * 1e6
 
 
 @dataclass(frozen=True)
@@ -144,17 +131,19 @@ def build_candidate(
             found.append(f"C equal to the integer reference on {len(by_host)} observations")
         tolerance = verify.TOLERANCE if fixed is None else verify.FIXED_TOLERANCE[fixed.output]
         write_vectors(folder, observations, by_host, tolerance)
-        add_crazyflie_app(folder, run.conventions, target)
+        if target.firmware is not None:
+            add_firmware_app(folder, run.conventions, target)
     with progress.stage("device") as found:
         on_target, target_error = build_for_target(
             folder, target, weights_in, observations, by_host, rejected, tolerance
         )
         if on_target is None:
-            found.append("skipped: no cross-compiler")
+            found.append("skipped: no compiler for it")
         else:
+            cycles = on_target.cycles
             found.append(
-                f"machine code within {target_error:.1e} of the host's C, "
-                f"{on_target.sizes.total} B, {on_target.cycles.p2} cycles (model)"
+                f"machine code within {target_error:.1e} of the host's C, {on_target.sizes.total} "
+                f"B, {'no cycle model' if cycles is None else f'{cycles.p2} cycles (model)'}"
             )
     low, high = network.clip
     numerics = Numerics(
@@ -300,50 +289,4 @@ def write_vectors(
     (folder / "policy_golden.h").write_text(
         lowering.golden_header(observations[chosen], actions[chosen], tolerance),
         encoding="utf-8",
-    )
-
-
-def build_for_target(
-    folder: Path,
-    target: Target,
-    weights_in: str,
-    observations: NDArray[np.float32],
-    expected: NDArray[np.float32],
-    rejected: float,
-    tolerance: float,
-) -> tuple[OnTarget | None, float | None]:
-    """Link the image, compare its actions with the host's, and measure it.
-
-    (None, None) without the cross-compiler.
-    """
-    from targets.toolchain import ToolchainMissing, policy_sizes
-
-    elf = folder / "bare_metal" / "policy.elf"
-    elf.parent.mkdir()
-    try:
-        image = link(folder, target, weights_in, elf)
-    except ToolchainMissing:
-        elf.parent.rmdir()
-        return None, None
-    act_dim = expected.shape[1]
-    actual = device.run_emulated(elf, target, observations, act_dim)
-    error = verify.compare("the host's C and the machine code", expected, actual, tolerance)
-    bad = device.run_emulated(elf, target, verify.bad_observations(observations[0]), act_dim)
-    verify.check_rejection("the machine code", bad, rejected)
-    cycles = device.count_cycles(elf, target, observations[0], act_dim)
-    return OnTarget(image, policy_sizes(elf, image.stack_bytes), cycles), error
-
-
-def link(folder: Path, target: Target, weights_in: str, elf: Path) -> Image:
-    """The bare image: start-up code, the device contract, its main, and the policy."""
-    from targets.toolchain import link_image
-
-    app = folder / "crazyflie_app"
-    return link_image(
-        target,
-        [app / "src" / "hppo_device.c", app / "bare_metal" / "main.c"],
-        elf,
-        policy_source=folder / "policy.c",
-        include=[folder, app / "src"],
-        weights_in=weights_in,
     )

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from compile import device
 from compile.errors import CompileError
 from compile.lower import c as lowering
+from compile.machine_code import sizes_of
 from compile.network import Layer, Network
 from compile.quantize import quantize
 
@@ -47,7 +48,7 @@ class Sample:
 
     hidden: tuple[int, ...]
     sizes: PolicySizes
-    cycles: int  # cold caches, P at its maximum
+    cycles: int | None  # cold caches, P at its maximum; None without a cycle model
     obs_dim: int = OBS_DIM
 
 
@@ -55,8 +56,8 @@ class Sample:
 class Errors:
     """Predicted against compiled and emulated, on networks that the fit did not see."""
 
-    cycles_mean: float  # relative, absolute value
-    cycles_max: float
+    cycles_mean: float | None  # relative, absolute value; None without a cycle model
+    cycles_max: float | None
     total_under: int  # bytes by which the worst total was under-estimated, 0 if none was
     total_over: int
 
@@ -98,6 +99,8 @@ def draw(count: int, largest_macs: int, rng: np.random.Generator) -> list[tuple[
 
 def largest(target: Target, weights_in: str) -> int:
     """Multiply-accumulates that can be linked (weights in RAM) and emulated in a second or two."""
+    if target.native:
+        return LARGEST_MACS
     bytes_for_weights = target.memories[weights_in].size_bytes * 3 // 4
     return min(LARGEST_MACS, bytes_for_weights // 4)
 
@@ -123,7 +126,7 @@ def measure(
     obs_dim: int = OBS_DIM,
 ) -> Sample:
     """Generate, compile and emulate one network."""
-    from targets.toolchain import link_image, policy_sizes
+    from targets.toolchain import link_image
 
     network = random_network(hidden, rng, obs_dim)
     source = source_of(network, precision, weights_in, target.core, rng)
@@ -145,25 +148,28 @@ def measure(
             include=[folder],
             weights_in=weights_in,
         )
-        sizes = policy_sizes(elf, image.stack_bytes)
         observation = rng.standard_normal(obs_dim).astype(np.float32)
-        cycles = device.count_cycles(elf, target, observation, ACT_DIM).p2
+        sizes = sizes_of(image, target, observation[None], ACT_DIM)
+        cycles = None
+        if target.timing is not None:
+            cycles = device.count_cycles(elf, target, observation, ACT_DIM).p2
         return Sample(hidden, sizes, cycles, obs_dim)
 
 
 def fit_constants(samples: Sequence[Sample], precision: str = "f32") -> dict[str, float]:
-    """The constants of targets.cycles and targets.memory."""
+    """The constants of targets.memory, and of targets.cycles where the samples have cycles."""
     from targets.cycles import fit_cycles
     from targets.memory import fit_memory
 
     table = widths_table(samples)
     obs_dim = np.array([sample.obs_dim for sample in samples])
-    cycles = np.array([sample.cycles for sample in samples], dtype=np.float64)
+    cycles = [sample.cycles for sample in samples if sample.cycles is not None]
     sizes = [sample.sizes for sample in samples]
-    return {
-        **fit_memory(table, obs_dim, ACT_DIM, sizes, precision),
-        **fit_cycles(table, obs_dim, ACT_DIM, cycles, precision),
-    }
+    constants = fit_memory(table, obs_dim, ACT_DIM, sizes, precision)
+    if cycles:
+        measured = np.array(cycles, dtype=np.float64)
+        constants |= fit_cycles(table, obs_dim, ACT_DIM, measured, precision)
+    return constants
 
 
 def evaluate(
@@ -181,13 +187,13 @@ def evaluate(
     fitted = dataclasses.replace(target, fit={**target.fit, key: dict(constants)})
     obs_dim = np.array([sample.obs_dim for sample in samples])
     arguments = (fitted, precision, widths_table(samples), obs_dim, ACT_DIM, weights_in)
-    cycles = np.array([sample.cycles for sample in samples], dtype=np.float64)
-    relative = np.abs(predict_cycles(*arguments) / cycles - 1)
+    cycles = [sample.cycles for sample in samples if sample.cycles is not None]
+    relative = np.abs(predict_cycles(*arguments) / np.array(cycles) - 1) if cycles else None
     totals = np.array([sample.sizes.total for sample in samples])
     excess = predict_memory(*arguments)["total_bytes"] - totals
     return Errors(
-        float(relative.mean()),
-        float(relative.max()),
+        None if relative is None else float(relative.mean()),
+        None if relative is None else float(relative.max()),
         int(max(0, -excess.min())),
         int(max(0, excess.max())),
     )
@@ -245,9 +251,11 @@ def fit(
         typer.echo(json.dumps({key: dataclasses.asdict(e) for key, e in errors.items()}))
         return
     for key, found in errors.items():
+        cycles = "no cycle model"
+        if found.cycles_mean is not None and found.cycles_max is not None:
+            cycles = f"cycles {found.cycles_mean:.2%} mean, {found.cycles_max:.2%} max"
         typer.echo(
-            f"{key}, {held_out} held out: cycles {found.cycles_mean:.2%} mean, "
-            f"{found.cycles_max:.2%} max; memory under by at most {found.total_under} B, "
+            f"{key}, {held_out} held out: {cycles}; memory under by at most {found.total_under} B, "
             f"over by at most {found.total_over} B"
         )
 
@@ -259,17 +267,17 @@ def run_fit(
     from rich.console import Console
     from rich.progress import Progress
 
-    from targets.shapes import PRECISIONS
     from targets.target import WEIGHTS_IN, load_target, targets_folder
     from targets.toolchain import find_cross
 
-    if precision not in (None, *PRECISIONS):
-        raise CompileError(f"--precision takes one of {', '.join(PRECISIONS)}, not '{precision}'")
     target = load_target(target_name)
+    known = target.precisions
+    if precision not in (None, *known):
+        raise CompileError(f"--precision takes one of {', '.join(known)}, not '{precision}'")
     find_cross(target)
     tables = {key: dict(constants) for key, constants in target.fit.items()}
     errors: dict[str, Errors] = {}
-    wanted = PRECISIONS if precision is None else (precision,)
+    wanted = known if precision is None else (precision,)
     with Progress(console=Console(stderr=True)) as bar:
         for kind, weights_in in itertools.product(wanted, WEIGHTS_IN):
             key = f"{kind}.{weights_in}"

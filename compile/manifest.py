@@ -8,10 +8,12 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import hyperppo
+from compile.machine_code import program_folder, program_name
 from compile.package import FORMAT, FORMAT_VERSION
 
 if TYPE_CHECKING:
-    from compile.candidate import Candidate, OnTarget
+    from compile.candidate import Candidate
+    from compile.machine_code import OnTarget
     from compile.pipeline import Request, Survey
     from hyperppo.checkpoint import Run
     from targets.target import Target
@@ -29,7 +31,6 @@ def manifest(
     """Everything but the hashes, which come with the files."""
     board = survey.leaderboard
     network, on_target = candidate.network, candidate.on_target
-    cycles = float(survey.cycles[index])
     return {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
@@ -59,6 +60,8 @@ def manifest(
             "clock_hz": target.clock_hz,
             "deadline_us": target.deadline_us,
             "control_hz": target.control_hz,
+            "firmware": target.firmware,
+            "cycle_model": target.timing is not None,
         },
         "budget": {**asdict(request.budget), "at_least": request.at_least},
         "choice": {
@@ -76,10 +79,11 @@ def manifest(
             "compiled": None if on_target is None else _compiled(on_target),
         },
         "cycles": {
-            "predicted": {"cycles": cycles, "us": cycles / target.clock_hz * 1e6},
+            "predicted": _predicted(survey, index),
             "emulated": None if on_target is None else _emulated(on_target, target),
         },
         "numerics": asdict(candidate.numerics),
+        "machine_code": None if on_target is None else machine_code(target),
         "quantization": None if candidate.quantization is None else asdict(candidate.quantization),
         "conventions": run.conventions,
         "toolchain": None
@@ -109,6 +113,9 @@ def cost_rows(facts: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         for name, label in names.items()
     ]
     cycles, emulated = facts["cycles"]["predicted"], facts["cycles"]["emulated"]
+    if not cycles:
+        rows.append(("one inference", "no cycle model", "no cycle model"))
+        return rows
     rows.append(
         (
             "cycles (model)",
@@ -124,6 +131,23 @@ def cost_rows(facts: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         )
     )
     return rows
+
+
+def machine_code(target: Target) -> dict[str, str]:
+    """Which program was built, and on what its outputs were compared with the host's C."""
+    timing = "with modelled timing" if target.timing is not None else "outputs alone, no timing"
+    emulated = f"on an emulated {target.core} (Unicorn), {timing}"
+    return {
+        "program": f"{program_folder(target)}/{program_name(target)}",
+        "holds": "device contract" if target.firmware is not None else "self-test",
+        "ran": "on this machine" if target.native else emulated,
+    }
+
+
+def _predicted(survey: Survey, index: int) -> dict[str, float] | None:
+    if survey.cycles is None or survey.us is None:
+        return None
+    return {"cycles": float(survey.cycles[index]), "us": float(survey.us[index])}
 
 
 def _number(value: float) -> float | None:
@@ -145,8 +169,10 @@ def _compiled(on_target: OnTarget) -> dict[str, int]:
     }
 
 
-def _emulated(on_target: OnTarget, target: Target) -> dict[str, Any]:
+def _emulated(on_target: OnTarget, target: Target) -> dict[str, Any] | None:
     us = on_target.us(target)
+    if on_target.cycles is None or us is None:
+        return None
     return {
         "source": "model",
         "cycles_p1": on_target.cycles.p1,

@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compile.budget import Affordable, Budget, Costs, smallest_that_would, why_over, within
-from compile.candidate import Candidate, OnTarget, build_candidate
+from compile.candidate import Candidate, build_candidate
 from compile.errors import CompileError
+from compile.machine_code import OnTarget
 from compile.manifest import manifest
 from compile.package import Package, staging, write_manifest
 from compile.progress import Progress
@@ -37,7 +38,7 @@ class Request:
     at_least: float = 1.0  # share of the best affordable normalised return that is enough
     architecture: tuple[int, ...] | None = None  # instead of a choice by return
     run: Path | None = None  # default: the run that ships with the project
-    precision: str = "f32"  # f32, i16, i8, i8x or auto
+    precision: str | None = None  # f32, i16, i8, i8x or auto; default: the target's
     weights_in: str | None = None  # "flash" or "ram"; default: the target's
     out: Path | None = None  # default: build/TARGET
     seed: int = 0  # of the rollouts that the observations come from
@@ -58,8 +59,8 @@ class Survey:
     names: tuple[str, ...]
     leaderboard: Leaderboard
     memory: dict[str, NDArray[np.int64]]  # flash_bytes, ram_bytes, stack_bytes, total_bytes
-    cycles: NDArray[np.float64]  # cold caches, P = 2
-    us: NDArray[np.float64]
+    cycles: NDArray[np.float64] | None  # cold caches, P = 2; None without a cycle model
+    us: NDArray[np.float64] | None
     affordable: Affordable
     precision: str
     weights_in: str
@@ -90,16 +91,30 @@ def load(request: Request, progress: Progress) -> tuple[Target, Run]:
     with progress.stage("load") as found:
         from hyperppo.checkpoint import load_run
 
-        run = load_run(request.run if request.run is not None else shipped_run(request.target))
+        run = load_run(request.run if request.run is not None else shipped_run(target))
         found.append(f"run {run.path.name} ({run.task}), checkpoint {run.checkpoint_sha256[:12]}")
     return target, run
 
 
-def shipped_run(target: str) -> Path:
+def shipped_run(target: Target) -> Path:
     """The run that comes with the project for a target."""
     from hyperppo.pretrained import path
 
-    return path(target)
+    return path(target.run)
+
+
+def wanted_precisions(request: Request, target: Target) -> tuple[str, ...]:
+    """The precisions to try in turn. CompileError when the target does not compute in that one."""
+    if request.precision is None:
+        return target.precisions[:1]
+    if request.precision == "auto":
+        return tuple(p for p in CHEAPEST_FIRST if p in target.precisions)
+    if request.precision not in target.precisions:
+        raise CompileError(
+            f"{target.name} has no {request.precision}: --precision takes one of "
+            f"{', '.join(target.precisions)} or auto"
+        )
+    return (request.precision,)
 
 
 def settle(
@@ -110,7 +125,7 @@ def settle(
     `auto`: the cheapest precision whose policy loses at most RETURN_LOSS of float32's return in
     the simulator. Those that lose more are listed with what was dropped.
     """
-    precisions = CHEAPEST_FIRST if request.precision == "auto" else (request.precision,)
+    precisions = wanted_precisions(request, target)
     rejected: list[dict[str, str]] = []
     for precision in precisions:
         survey = enumerate_costs(request, run, target, precision, progress)
@@ -144,8 +159,10 @@ def enumerate_costs(
         weights_in = request.weights_in or target.weights_in
         table = (space.table, space.obs_dim, space.act_dim, weights_in)
         memory = predict_memory(target, precision, *table)
-        cycles = predict_cycles(target, precision, *table)
-        us = cycles / target.clock_hz * 1e6
+        cycles = us = None
+        if target.timing is not None:
+            cycles = predict_cycles(target, precision, *table)
+            us = cycles / target.modelled()[1] * 1e6
         costs = Costs(memory["total_bytes"], memory["flash_bytes"], memory["ram_bytes"], us)
         affordable = within(costs, request.budget, target)
         over = ", ".join(f"{count} over on {name}" for name, count in affordable.over.items())
@@ -175,9 +192,10 @@ def choose(request: Request, run: Run, survey: Survey, progress: Progress) -> ND
             returns = survey.leaderboard.return_mean
             order = ranking(returns, cost, affordable.mask, request.at_least)
         best = int(order[0])
+        time = "no cycle model" if survey.us is None else f"{survey.us[best]:.1f} us"
         found.append(
             f"{survey.names[best]}, return {survey.leaderboard.return_mean[best]:.4g}, predicted "
-            f"{survey.memory['total_bytes'][best]} B, {survey.us[best]:.1f} us"
+            f"{survey.memory['total_bytes'][best]} B, {time}"
         )
     return order
 
@@ -227,12 +245,12 @@ def over_in_truth(on_target: OnTarget | None, request: Request, target: Target) 
     """Why a compiled candidate is over budget; empty when it is not, or was not compiled."""
     if on_target is None:
         return ""
-    sizes = on_target.sizes
+    sizes, us = on_target.sizes, on_target.us(target)
     costs = Costs(
         np.array([sizes.total]),
         np.array([sizes.flash]),
         np.array([sizes.ram]),
-        np.array([on_target.us(target)]),
+        None if us is None else np.array([us]),
     )
     return why_over(within(costs, request.budget, target).limits, 0)
 

@@ -52,7 +52,6 @@ def write_report(
         lstrip_blocks=True,
     )
     limits = {limit.name: limit for limit in survey.affordable.limits}
-    margin = float(limits["cycles"].need[0] / survey.us[0])
     memory_cap = limits["memory"].cap / 1024 if "memory" in limits else None
     charts = [
         chart(
@@ -62,14 +61,13 @@ def write_report(
             ("memory", "KiB"),
             memory_cap,
         ),
-        chart(
-            survey,
-            index,
-            survey.us,
-            ("one inference, cycle model", "µs"),
-            limits["cycles"].cap / margin,
-        ),
     ]
+    if survey.us is not None:
+        margin = float(limits["cycles"].need[0] / survey.us[0])
+        time_cap = limits["cycles"].cap / margin
+        charts.append(
+            chart(survey, index, survey.us, ("one inference, cycle model", "µs"), time_cap)
+        )
     html = environment.get_template("report.html.j2").render(
         facts=facts,
         charts=charts,
@@ -80,7 +78,7 @@ def write_report(
         limits=limits.values(),
         layers=layer_rows(candidate),
         budgets=best_per_budget(survey),
-        numerics=numeric_rows(facts["numerics"]),
+        numerics=numeric_rows(facts["numerics"], facts["machine_code"]),
     )
     path.write_text(html, encoding="utf-8")
 
@@ -107,9 +105,10 @@ def best_per_budget(survey: Survey) -> list[dict[str, Any]]:
     """The best architecture of each memory budget within the target's other limits."""
     total = survey.memory["total_bytes"]
     returns = survey.leaderboard.return_mean
-    others = np.logical_and.reduce(
-        [limit.need <= limit.cap for limit in survey.affordable.limits if limit.name != "memory"]
-    )
+    limits = [limit for limit in survey.affordable.limits if limit.name != "memory"]
+    others = np.ones(len(total), bool)
+    for limit in limits:
+        others &= limit.need <= limit.cap
     rows = []
     for kib in BUDGETS_KIB:
         fits = np.flatnonzero((total <= kib * 1024) & others & np.isfinite(returns))
@@ -122,18 +121,21 @@ def best_per_budget(survey: Survey) -> list[dict[str, Any]]:
                     "name": survey.names[best],
                     "return": float(returns[best]),
                     "bytes": int(total[best]),
-                    "us": float(survey.us[best]),
+                    "us": None if survey.us is None else float(survey.us[best]),
                 }
             )
     return rows
 
 
-def numeric_rows(numerics: dict[str, Any]) -> list[tuple[str, str]]:
+def numeric_rows(
+    numerics: dict[str, Any], machine_code: dict[str, str] | None
+) -> list[tuple[str, str]]:
     """(comparison, largest difference)."""
+    ran = machine_code["ran"] if machine_code else "not run"
     titles = {
         "torch_vs_onnxruntime": "torch → policy.onnx in onnxruntime",
         "onnxruntime_vs_host_c": "onnxruntime → policy.c on this machine",
-        "host_c_vs_target": "policy.c on this machine → machine code on the emulated core",
+        "host_c_vs_target": f"policy.c on this machine → machine code for the target, {ran}",
     }
     return [
         (title, "not compiled" if numerics[name] is None else f"{numerics[name]:.2g}")
