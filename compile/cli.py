@@ -190,7 +190,7 @@ def show(package: Package) -> None:
             f"float32's {quantization['return_float32']:.4g}"
         )
     if not facts["target"]["cycle_model"]:
-        console.print(f"no cycle model of {facts['target']['core']}: time it on the device")
+        console.print(f"no cycle model of {facts['target']['name']}: time it on the device")
     if facts["toolchain"] is None:
         from targets.target import load_target
         from targets.toolchain import install_hint

@@ -61,6 +61,7 @@ def manifest(
             "deadline_us": target.deadline_us,
             "control_hz": target.control_hz,
             "firmware": target.firmware,
+            "platform": target.platform,
             "cycle_model": target.timing is not None,
         },
         "budget": {**asdict(request.budget), "at_least": request.at_least},

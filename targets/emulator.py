@@ -164,7 +164,8 @@ class Emulator:
         return f"{name}+{address - start:#x}"
 
     def _machine(self) -> Any:
-        machine = uc.Uc(uc.UC_ARCH_ARM, uc.UC_MODE_THUMB | uc.UC_MODE_MCLASS)
+        # Not UC_MODE_MCLASS: in Unicorn 2.1.4 it overrules the CPU model and gives a Cortex-M33.
+        machine = uc.Uc(uc.UC_ARCH_ARM, uc.UC_MODE_THUMB)
         machine.ctl_set_cpu_model(CPU_MODELS[self.target.core])
         for memory in self.target.memories.values():
             end = memory.origin + memory.size_bytes

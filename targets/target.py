@@ -55,6 +55,7 @@ class Target:
     toolchain: str  # prefix of the cross-compiler's commands; empty: this machine's compiler
     optimise: tuple[str, ...]
     firmware: str | None  # stock firmware that packages carry an app for
+    platform: str | None  # what that firmware calls this board
     run: str  # the shipped run that is compiled when none is given
     timing: CoreTiming | None  # None: no cycle model of this core exists
     error_band: float  # relative error of the cycle model; 0 without one
@@ -163,6 +164,7 @@ class _Reader:
             control_hz=int(self._positive(document, "control_hz", whole=True)),
             optimise=self._flags(document, "optimise"),
             firmware=None if firmware == NO_FIRMWARE else firmware,
+            platform=None if firmware == NO_FIRMWARE else self._text(document, "platform"),
             run=self._text(document, "run"),
             fit=self._fit(document.get("fit", {})),
             **machine,
