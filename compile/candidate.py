@@ -138,7 +138,7 @@ def build_candidate(
             folder, target, weights_in, observations, by_host, rejected, tolerance
         )
         if on_target is None:
-            found.append("skipped: no compiler for it")
+            found.append("skipped: no cross-compiler")
         else:
             cycles = on_target.cycles
             found.append(
