@@ -104,7 +104,7 @@ def within(costs: Costs, budget: Budget, target: Target) -> Affordable:
     limits = _limits(costs, budget, target)
     fits = [limit.need <= limit.cap for limit in limits]
     return Affordable(
-        mask=np.logical_and.reduce(fits),
+        mask=np.logical_and.reduce([np.ones(len(costs.total_bytes), bool), *fits]),
         over={limit.name: int((~fit).sum()) for limit, fit in zip(limits, fits, strict=True)},
         limits=limits,
     )
