@@ -76,7 +76,8 @@ def quantize_plainly(
     network: Network, observations: NDArray[np.float32], precision: str
 ) -> FixedNetwork:
     """A fixed-point form without the search: of the same cost, less exact, in a hundredth of the
-    time. Arguments as for `quantize`."""
+    time. Arguments as for `quantize`.
+    """
     depth, full = len(network.layers), precision in FULL_INPUT
     plan = Plan((16 if full else PLAIN_BITS, *(PLAIN_BITS,) * (depth - 1)), (0,) * (depth - 1))
     return _build(network, _largest(network, observations), precision, plan)
