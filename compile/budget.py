@@ -34,7 +34,7 @@ class Costs:
     total_bytes: NDArray[np.int64]  # (n,) every byte once: flash and RAM, stack included
     flash_bytes: NDArray[np.int64]  # (n,)
     ram_bytes: NDArray[np.int64]  # (n,) static buffers and stack
-    us: NDArray[np.float64]  # (n,) modelled microseconds, without the safety margin
+    us: NDArray[np.float64] | None  # (n,) modelled, without the safety margin; None: no model
 
 
 @dataclass(frozen=True)
@@ -93,12 +93,18 @@ def parse_budget(
 def within(costs: Costs, budget: Budget, target: Target) -> Affordable:
     """Compare the costs with the budget and with what the target has free.
 
-    Time is compared with the target's gate margin on top, because it is modelled.
+    Time is compared with the target's gate margin on top, because it is modelled. CompileError
+    when the budget caps the time of a target without a cycle model.
     """
+    if budget.max_us is not None and costs.us is None:
+        raise CompileError(
+            f"{target.name} has no cycle model, so --max-us cannot be held: leave it out, or time "
+            "the policy on the device"
+        )
     limits = _limits(costs, budget, target)
     fits = [limit.need <= limit.cap for limit in limits]
     return Affordable(
-        mask=np.logical_and.reduce(fits),
+        mask=np.logical_and.reduce([np.ones(len(costs.total_bytes), bool), *fits]),
         over={limit.name: int((~fit).sum()) for limit, fit in zip(limits, fits, strict=True)},
         limits=limits,
     )
@@ -138,25 +144,24 @@ def _option_value(limit: Limit, index: int) -> str:
 
 
 def _limits(costs: Costs, budget: Budget, target: Target) -> tuple[Limit, ...]:
-    flash, ram = target.memories["flash"].free_bytes, target.memories["ram"].free_bytes
-    gated = costs.us * target.gate_margin
+    own = {name: float(memory.free_bytes) for name, memory in target.memories.items()}
+    own["cycles"] = target.deadline_us
+    needs = {"ram": costs.ram_bytes.astype(float), "flash": costs.flash_bytes.astype(float)}
+    if costs.us is not None:
+        needs["cycles"] = costs.us * target.gate_margin
     limits = []
     if budget.total_bytes is not None:
         limits.append(
             Limit("memory", budget.total_bytes, costs.total_bytes.astype(float), "--budget-kb")
         )
-    for name, cap, own, need, option in (
-        ("ram", budget.ram_bytes, ram, costs.ram_bytes, "--ram-kb"),
-        ("flash", budget.flash_bytes, flash, costs.flash_bytes, "--flash-kb"),
-        ("cycles", budget.max_us, target.deadline_us, gated, "--max-us"),
+    for name, asked, option in (
+        ("ram", budget.ram_bytes, "--ram-kb"),
+        ("flash", budget.flash_bytes, "--flash-kb"),
+        ("cycles", budget.max_us, "--max-us"),
     ):
-        users = cap is not None and cap < own
-        limits.append(
-            Limit(
-                name,
-                float(cap) if users and cap is not None else float(own),
-                need.astype(float),
-                option if users else target.name,
-            )
-        )
+        caps = {option: asked, target.name: own.get(name)}  # this machine has no end of memory
+        known = [(float(cap), source) for source, cap in caps.items() if cap is not None]
+        if name in needs and known:
+            cap, source = min(reversed(known), key=lambda pair: pair[0])
+            limits.append(Limit(name, cap, needs[name], source))
     return tuple(limits)

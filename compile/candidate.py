@@ -18,17 +18,17 @@ from compile.activation import action_range
 from compile.errors import CompileError, NoFixedPointError
 from compile.fixed_point import SUM_LIMIT, FixedNetwork
 from compile.lower import c as lowering
+from compile.machine_code import OnTarget, build_for_target
 from compile.network import Network
 from compile.onnx_graph import export_onnx
 from compile.onnx_import import network_from_onnx
-from compile.package import add_crazyflie_app
+from compile.package import add_firmware_app
 from compile.progress import Progress
 from compile.quantize import quantize
 from compile.source import Original, Source
 
 if TYPE_CHECKING:
     from targets.target import Target
-    from targets.toolchain import Image, PolicySizes
 
 GOLDEN_VECTORS = 16
 PRECISION_TEXT = {
@@ -81,20 +81,6 @@ class Quantization:
         if self.return_float32 is None:
             return f"errs by {self.error_share:.2%} of the actions' spread"
         return f"loses {self.lost:.1%} of float32's return"
-
-
-@dataclass(frozen=True)
-class OnTarget:
-    """The linked image and what it costs in truth: sizes from the ELF, cycles from the core."""
-
-    image: Image
-    sizes: PolicySizes
-    cycles: device.Cycles
-    by_data: device.CyclesByData
-
-    def us(self, target: Target) -> float:
-        """Modelled microseconds of one inference at P = 2, without the safety margin."""
-        return self.cycles.p2 / target.clock_hz * 1e6
 
 
 @dataclass(frozen=True)
@@ -166,7 +152,8 @@ def build_candidate(
             )
             found.append(f"C equal to the integer reference on {len(by_host)} observations")
         write_vectors(folder, observations, by_host, tolerance)
-        add_crazyflie_app(folder, source.conventions, target)
+        if target.firmware is not None:
+            add_firmware_app(folder, source.conventions, target)
     with progress.stage("device") as found:
         on_target, target_error = build_for_target(
             folder, target, weights_in, observations, by_host, rejected, tolerance
@@ -174,13 +161,14 @@ def build_candidate(
         if on_target is None:
             found.append("skipped: no cross-compiler")
         else:
+            cycles = on_target.cycles
             found.append(
-                f"machine code within {target_error:.1e} of the host's C, "
-                f"{on_target.sizes.total} B, {on_target.cycles.p2} cycles (model)"
+                f"machine code within {target_error:.1e} of the host's C, {on_target.sizes.total} "
+                f"B, {'no cycle model' if cycles is None else f'{cycles.p2} cycles (model)'}"
             )
-    if not source.conventions:
+    if target.firmware is not None and not source.conventions:
         # Its device contract is in the image; without a known observation there is no controller.
-        shutil.rmtree(folder / "crazyflie_app")
+        shutil.rmtree(folder / f"{target.firmware}_app")
     low, high = action_range(network.layers[-1].activation, network) or (-math.inf, math.inf)
     numerics = Numerics(
         observations=len(observations),
@@ -313,51 +301,4 @@ def write_vectors(
     (folder / "policy_golden.h").write_text(
         lowering.golden_header(observations[chosen], actions[chosen], tolerance),
         encoding="utf-8",
-    )
-
-
-def build_for_target(
-    folder: Path,
-    target: Target,
-    weights_in: str,
-    observations: NDArray[np.float32],
-    expected: NDArray[np.float32],
-    rejected: float,
-    tolerance: float,
-) -> tuple[OnTarget | None, float | None]:
-    """Link the image, compare its actions with the host's, and measure it.
-
-    (None, None) without the cross-compiler.
-    """
-    from targets.toolchain import ToolchainMissing, policy_sizes
-
-    elf = folder / "bare_metal" / "policy.elf"
-    elf.parent.mkdir()
-    try:
-        image = link(folder, target, weights_in, elf)
-    except ToolchainMissing:
-        elf.parent.rmdir()
-        return None, None
-    act_dim = expected.shape[1]
-    actual = device.run_emulated(elf, target, observations, act_dim)
-    error = verify.compare("the host's C and the machine code", expected, actual, tolerance)
-    bad = device.run_emulated(elf, target, verify.bad_observations(observations[0]), act_dim)
-    verify.check_rejection("the machine code", bad, rejected)
-    cycles = device.count_cycles(elf, target, observations[0], act_dim)
-    by_data = device.cycles_by_data(elf, target, observations, act_dim)
-    return OnTarget(image, policy_sizes(elf, image.stack_bytes), cycles, by_data), error
-
-
-def link(folder: Path, target: Target, weights_in: str, elf: Path) -> Image:
-    """The bare image: start-up code, the device contract, its main, and the policy."""
-    from targets.toolchain import link_image
-
-    app = folder / "crazyflie_app"
-    return link_image(
-        target,
-        [app / "src" / "hppo_device.c", app / "bare_metal" / "main.c"],
-        elf,
-        policy_source=folder / "policy.c",
-        include=[folder, app / "src"],
-        weights_in=weights_in,
     )

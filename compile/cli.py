@@ -73,14 +73,16 @@ def compile_command(
         str | None, typer.Option(help="This architecture instead of a choice: 64,64.")
     ] = None,
     precision: Annotated[
-        str,
+        str | None,
         typer.Option(
             help="f32, i16, i8, i8x (int8 weights, plain) or auto: the cheapest of i8, i16 and "
             "f32 that loses at most 1% of the return in the simulator, or, with --onnx, errs by "
-            "at most 1% of the actions' spread.",
+            "at most 1% of the actions' spread; default: the target's, f32 for --onnx without "
+            "--calibration.",
             metavar="NAME",
+            show_default=False,
         ),
-    ] = "f32",
+    ] = None,
     weights_in: Annotated[
         str | None, typer.Option(help="flash or ram; default: the target's.", show_default=False)
     ] = None,
@@ -90,6 +92,15 @@ def compile_command(
     seed: Annotated[int, typer.Option(help="Seed of the rollouts for verification.", min=0)] = 0,
     json_output: Annotated[
         bool, typer.Option("--json", help="Print the manifest as JSON, progress to stderr.")
+    ] = False,
+    list_targets: Annotated[
+        bool,
+        typer.Option(
+            "--list-targets",
+            help="Print the known targets and exit.",
+            is_eager=True,
+            callback=lambda wanted: show_targets() if wanted else None,
+        ),
     ] = False,
 ) -> None:
     """Compile a policy."""
@@ -167,9 +178,9 @@ def parse_share(text: str) -> float:
     return share
 
 
-def parse_precision(text: str) -> str:
+def parse_precision(text: str | None) -> str | None:
     """``--precision``."""
-    if text not in ("f32", "i16", "i8", "i8x", "auto"):
+    if text not in (None, "f32", "i16", "i8", "i8x", "auto"):
         raise CompileError(f"--precision takes f32, i16, i8, i8x or auto, not '{text}'")
     return text
 
@@ -218,12 +229,14 @@ def show(package: Package) -> None:
                 else f"return {flown:.4g}, float32's {quantization['return_float32']:.4g}"
             )
         )
+    if not facts["target"]["cycle_model"]:
+        console.print(f"no cycle model of {facts['target']['name']}: time it on the device")
     if facts["toolchain"] is None:
         from targets.target import load_target
         from targets.toolchain import install_hint
 
         hint = install_hint(load_target(facts["target"]["name"]))
-        console.print(f"not compiled for the target, sizes and cycles are predicted: {hint}")
+        console.print(f"not compiled for the target, all figures are predicted: {hint}")
     console.print(f"package  {package.path}\nreport   {package.path / 'report.html'}")
 
 
@@ -231,10 +244,11 @@ def chosen(facts: Mapping[str, Any]) -> str:
     """Why this policy, in a line."""
     if "onnx" in facts:
         source = facts["onnx"]
-        return (
-            f"{source['file']}: {source['input']} to {source['output']}; no crazyflie_app, as the "
-            "file does not say what they mean"
-        )
+        names = f"{source['file']}: {source['input']} to {source['output']}"
+        firmware = facts["target"]["firmware"]
+        if firmware is None:
+            return names
+        return f"{names}; no {firmware}_app, as the file does not say what they mean"
     choice = facts["choice"]
     worth = {"return": choice["return_mean"], **choice["metrics"]}
     known = [f"{name} {value:.4g}" for name, value in worth.items() if value is not None]
@@ -242,6 +256,31 @@ def chosen(facts: Mapping[str, Any]) -> str:
         f"{choice['affordable']} of {choice['considered']} architectures fit; this one: "
         f"{', '.join(known) or 'not evaluated'}"
     )
+
+
+def show_targets() -> None:
+    """``--list-targets``: what a policy can be compiled for; then the end."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from targets.target import known_targets, load_target
+
+    table = Table(box=None)
+    numbers = ("MHz", "flash", "RAM")
+    for column in ("target", "core", *numbers, "precisions", "cycle model"):
+        table.add_column(column, no_wrap=True, justify="right" if column in numbers else "left")
+    with one_line_errors():
+        for target in map(load_target, known_targets()):
+            free = {name: memory.free_bytes for name, memory in target.memories.items()}
+            sizes = (f"{free[n] / 1024:.0f}" if n in free else "-" for n in ("flash", "ram"))
+            clock = "-" if target.clock_hz is None else f"{target.clock_hz / 1e6:g}"
+            model = "none" if target.timing is None else f"±{target.error_band:.0%}"
+            table.add_row(
+                target.name, target.core, clock, *sizes, " ".join(target.precisions), model
+            )
+    Console(highlight=False).print(table)
+    typer.echo("flash, RAM: KiB that the stock firmware leaves free; precisions: the default first")
+    raise typer.Exit
 
 
 def main() -> None:

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from targets.target import Target
 
 
+STACK_OBSERVATIONS = 64
+
+
 @dataclass(frozen=True)
 class Cycles:
     """Modelled cycles of one inference with cold caches, at pipeline refill P = 1 and P = 2."""
@@ -56,6 +59,24 @@ def run_emulated(
 
     core = Emulator(elf, target, timed=False)
     return np.stack([_step(core, observation, act_dim)[0] for observation in observations])
+
+
+def run_main(elf: Path, target: Target) -> int:
+    """What the image's `main` returns."""
+    from targets.emulator import Emulator
+
+    return Emulator(elf, target, timed=False).call("main")
+
+
+def stack_depth(elf: Path, target: Target, observations: NDArray[np.float32], act_dim: int) -> int:
+    """Bytes of stack that policy_step used at most, on some of the observations."""
+    from targets.emulator import Emulator
+
+    core = Emulator(elf, target, timed=False)
+    core.paint_stack()
+    for observation in observations[:: max(1, len(observations) // STACK_OBSERVATIONS)]:
+        _step(core, observation, act_dim)
+    return core.stack_depth()
 
 
 def count_cycles(

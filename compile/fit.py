@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from compile import device
 from compile.errors import CompileError
 from compile.lower import c as lowering
+from compile.machine_code import sizes_of
 from compile.network import Layer, Network
 from compile.quantize import quantize_plainly
 
@@ -61,7 +62,7 @@ class Sample:
 
     shape: Shape
     sizes: PolicySizes
-    cycles: int  # cold caches, P at its maximum
+    cycles: int | None  # cold caches, P at its maximum; None without a cycle model
 
 
 @dataclass(frozen=True)
@@ -71,8 +72,8 @@ class Errors:
     Bytes: by which the worst flash or RAM was under-estimated, 0 if none was, and over-estimated.
     """
 
-    cycles_mean: float  # relative, absolute value
-    cycles_max: float
+    cycles_mean: float | None  # relative, absolute value; None without a cycle model
+    cycles_max: float | None
     flash_under: int
     flash_over: int
     ram_under: int
@@ -128,6 +129,8 @@ def draw(count: int, largest_macs: int, rng: np.random.Generator) -> list[Shape]
 
 def largest(target: Target, weights_in: str) -> int:
     """Multiply-accumulates that can be linked (weights in RAM) and emulated in a second or two."""
+    if target.native:
+        return LARGEST_MACS
     bytes_for_weights = target.memories[weights_in].size_bytes * 3 // 4
     return min(LARGEST_MACS, bytes_for_weights // 4)
 
@@ -162,9 +165,9 @@ def build(
     target: Target,
     weights_in: str,
     observation: NDArray[np.float32],
-) -> tuple[PolicySizes, int]:
-    """Bytes and cycles of a policy.c."""
-    from targets.toolchain import link_image, policy_sizes
+) -> tuple[PolicySizes, int | None]:
+    """Bytes and, with a cycle model, cycles of a policy.c."""
+    from targets.toolchain import link_image
 
     with tempfile.TemporaryDirectory(prefix="hyperppo-fit-") as temporary:
         folder = Path(temporary)
@@ -184,8 +187,10 @@ def build(
             include=[folder],
             weights_in=weights_in,
         )
-        cycles = device.cycles_at(2, elf, target, observation, network.act_dim)
-        return policy_sizes(elf, image.stack_bytes), cycles
+        sizes, cycles = sizes_of(image, target, observation[None], network.act_dim), None
+        if target.timing is not None:
+            cycles = device.cycles_at(2, elf, target, observation, network.act_dim)
+        return sizes, cycles
 
 
 def columns(samples: Sequence[Sample]) -> tuple[Any, ...]:
@@ -202,15 +207,17 @@ def columns(samples: Sequence[Sample]) -> tuple[Any, ...]:
 
 
 def fit_constants(samples: Sequence[Sample], precision: str = "f32") -> dict[str, float]:
-    """The constants of targets.cycles and targets.memory."""
+    """The constants of targets.memory, and of targets.cycles where the samples have cycles."""
     from targets.cycles import fit_cycles
     from targets.memory import fit_memory
     from targets.shapes import layers
 
     shapes = layers(precision, *columns(samples))
-    cycles = np.array([sample.cycles for sample in samples], dtype=np.float64)
-    sizes = [sample.sizes for sample in samples]
-    return {**fit_memory(shapes, sizes, precision), **fit_cycles(shapes, cycles, precision)}
+    cycles = [sample.cycles for sample in samples if sample.cycles is not None]
+    constants = fit_memory(shapes, [sample.sizes for sample in samples], precision)
+    if cycles:
+        constants |= fit_cycles(shapes, np.array(cycles, dtype=np.float64), precision)
+    return constants
 
 
 def evaluate(
@@ -228,14 +235,14 @@ def evaluate(
     fitted = replace(target, fit={**target.fit, key: dict(constants)})
     table, obs_dim, act_dim, *activations = columns(samples)
     arguments = (fitted, precision, table, obs_dim, act_dim, weights_in, *activations)
-    cycles = np.array([sample.cycles for sample in samples], dtype=np.float64)
-    relative = np.abs(predict_cycles(*arguments) / cycles - 1)
+    cycles = [sample.cycles for sample in samples if sample.cycles is not None]
+    relative = np.abs(predict_cycles(*arguments) / np.array(cycles) - 1) if cycles else None
     memory = predict_memory(*arguments)
     flash = memory["flash_bytes"] - [sample.sizes.flash for sample in samples]
     ram = memory["ram_bytes"] - [sample.sizes.ram for sample in samples]
     return Errors(
-        float(relative.mean()),
-        float(relative.max()),
+        None if relative is None else float(relative.mean()),
+        None if relative is None else float(relative.max()),
         *(int(max(0, end)) for excess in (flash, ram) for end in (-excess.min(), excess.max())),
     )
 
@@ -288,9 +295,11 @@ def fit(
     typer.echo("| | cycles mean | cycles max | flash under / over | RAM under / over |")
     typer.echo("|---|---:|---:|---:|---:|")
     for key, found in errors.items():
+        cycles = "- | -"
+        if found.cycles_mean is not None and found.cycles_max is not None:
+            cycles = f"{found.cycles_mean:.2%} | {found.cycles_max:.2%}"
         typer.echo(
-            f"| {key} | {found.cycles_mean:.2%} | {found.cycles_max:.2%} "
-            f"| {found.flash_under} / {found.flash_over} B "
+            f"| {key} | {cycles} | {found.flash_under} / {found.flash_over} B "
             f"| {found.ram_under} / {found.ram_over} B |"
         )
 
@@ -302,17 +311,17 @@ def run_fit(
     from rich.console import Console
     from rich.progress import Progress
 
-    from targets.shapes import PRECISIONS
     from targets.target import WEIGHTS_IN, load_target, targets_folder
     from targets.toolchain import find_cross
 
-    if precision not in (None, *PRECISIONS):
-        raise CompileError(f"--precision takes one of {', '.join(PRECISIONS)}, not '{precision}'")
     target = load_target(target_name)
+    known = target.precisions
+    if precision not in (None, *known):
+        raise CompileError(f"--precision takes one of {', '.join(known)}, not '{precision}'")
     find_cross(target)
     tables = {key: dict(constants) for key, constants in target.fit.items()}
     errors: dict[str, Errors] = {}
-    wanted = PRECISIONS if precision is None else (precision,)
+    wanted = known if precision is None else (precision,)
     with Progress(console=Console(stderr=True)) as bar, ProcessPoolExecutor() as workers:
         for kind in wanted:
             macs = min(largest(target, weights_in) for weights_in in WEIGHTS_IN)

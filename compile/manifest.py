@@ -8,10 +8,12 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import hyperppo
+from compile.machine_code import program_folder, program_name
 from compile.package import FORMAT, FORMAT_VERSION
 
 if TYPE_CHECKING:
-    from compile.candidate import Candidate, OnTarget
+    from compile.candidate import Candidate
+    from compile.machine_code import OnTarget
     from compile.network import Network
     from compile.pipeline import Request, Survey
     from compile.source import Source
@@ -31,7 +33,6 @@ def manifest(
     """Everything but the hashes, which come with the files."""
     board = survey.leaderboard
     network, on_target = candidate.network, candidate.on_target
-    cycles = float(survey.cycles[index])
     return {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
@@ -57,6 +58,9 @@ def manifest(
             "clock_hz": target.clock_hz,
             "deadline_us": target.deadline_us,
             "control_hz": target.control_hz,
+            "firmware": target.firmware,
+            "platform": target.platform,
+            "cycle_model": target.timing is not None,
         },
         "budget": {**asdict(request.budget), "at_least": request.at_least},
         "choice": {
@@ -72,13 +76,14 @@ def manifest(
             "compiled": None if on_target is None else _compiled(on_target),
         },
         "cycles": {
-            "predicted": {"cycles": cycles, "us": cycles / target.clock_hz * 1e6},
+            "predicted": _predicted(survey, index),
             "emulated": None if on_target is None else _emulated(on_target, target),
         },
         "numerics": asdict(candidate.numerics),
+        "machine_code": None if on_target is None else machine_code(target),
         "quantization": None if candidate.quantization is None else asdict(candidate.quantization),
         "conventions": source.conventions,
-        "crazyflie_app": bool(source.conventions),
+        "crazyflie_app": target.firmware == "crazyflie" and bool(source.conventions),
         "toolchain": None
         if on_target is None
         else {
@@ -106,6 +111,9 @@ def cost_rows(facts: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         for name, label in names.items()
     ]
     cycles, emulated = facts["cycles"]["predicted"], facts["cycles"]["emulated"]
+    if not cycles:
+        rows.append(("one inference", "no cycle model", "no cycle model"))
+        return rows
     rows.append(
         (
             "cycles (model)",
@@ -139,6 +147,23 @@ def _hidden_activations(network: Network) -> str:
     return ", ".join(dict.fromkeys(layer.activation for layer in network.layers[:-1])) or "none"
 
 
+def machine_code(target: Target) -> dict[str, str]:
+    """Which program was built, and on what its outputs were compared with the host's C."""
+    timing = "with modelled timing" if target.timing is not None else "outputs alone, no timing"
+    emulated = f"on an emulated {target.core} (Unicorn), {timing}"
+    return {
+        "program": f"{program_folder(target)}/{program_name(target)}",
+        "holds": "device contract" if target.firmware is not None else "self-test",
+        "ran": "on this machine" if target.native else emulated,
+    }
+
+
+def _predicted(survey: Survey, index: int) -> dict[str, float] | None:
+    if survey.cycles is None or survey.us is None:
+        return None
+    return {"cycles": float(survey.cycles[index]), "us": float(survey.us[index])}
+
+
 def _number(value: float) -> float | None:
     """JSON has no NaN: what was not measured is null."""
     return float(value) if math.isfinite(value) else None
@@ -158,15 +183,17 @@ def _compiled(on_target: OnTarget) -> dict[str, int]:
     }
 
 
-def _emulated(on_target: OnTarget, target: Target) -> dict[str, Any]:
-    us = on_target.us(target)
+def _emulated(on_target: OnTarget, target: Target) -> dict[str, Any] | None:
+    us, by_data = on_target.us(target), on_target.by_data
+    if on_target.cycles is None or by_data is None or us is None:
+        return None
     return {
         "source": "model",
         "cycles_p1": on_target.cycles.p1,
         "cycles_p2": on_target.cycles.p2,
         "us_p2": us,
-        "independent_of_data": on_target.by_data.independent,
-        "by_data": asdict(on_target.by_data),
+        "independent_of_data": by_data.independent,
+        "by_data": asdict(by_data),
         "band": target.error_band,
         "gate_us": us * target.gate_margin,
     }

@@ -95,14 +95,18 @@ def convention_lines(conventions: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def add_crazyflie_app(folder: Path, conventions: Mapping[str, Any], target: Target) -> None:
-    """Copy the Crazyflie app into the package, with the policy and what it goes by in its sources.
+def add_firmware_app(folder: Path, conventions: Mapping[str, Any], target: Target) -> None:
+    """Copy the app for the target's stock firmware, with the policy and what it goes by in it.
 
     ``conventions``: the run's; the app builds the observation from its block list. ``target``
-    gives the deadline, the clock and the flags that the policy is compiled with.
+    gives the firmware, the deadline, the clock and the flags that the policy is compiled with.
+    CompileError when there is no app for that firmware.
     """
-    app = folder / "crazyflie_app"
-    with resources.as_file(resources.files("hil") / "crazyflie_app") as source:
+    name = f"{target.firmware}_app"
+    app = folder / name
+    with resources.as_file(resources.files("hil") / name) as source:
+        if not source.is_dir():
+            raise CompileError(f"{target.name}: there is no app for firmware {target.firmware!r}")
         shutil.copytree(source, app, ignore=shutil.ignore_patterns("*.o", "build", "__pycache__"))
     sources = app / "src"
     for name in POLICY_FILES:

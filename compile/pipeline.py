@@ -11,13 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compile.budget import Affordable, Budget, Costs, smallest_that_would, why_over, within
-from compile.candidate import Candidate, OnTarget, build_candidate
+from compile.candidate import Candidate, build_candidate
 from compile.errors import CompileError, NoFixedPointError
+from compile.machine_code import OnTarget
 from compile.manifest import manifest
 from compile.package import Package, staging, write_manifest
 from compile.progress import Progress
 from compile.select import ranking
-from targets.errors import TargetError
 
 if TYPE_CHECKING:
     from compile.source import Source
@@ -41,7 +41,7 @@ class Request:
     onnx: Path | None = None  # a policy that others exported, instead of a run
     output: str | None = None  # of the ONNX file; default: its only one
     calibration: Path | None = None  # observations of the ONNX file's policy
-    precision: str = "f32"  # f32, i16, i8, i8x or auto
+    precision: str | None = None  # f32, i16, i8, i8x or auto; default: `default_precision`
     weights_in: str | None = None  # "flash" or "ram"; default: the target's
     out: Path | None = None  # default: build/TARGET
     seed: int = 0  # of the rollouts that the observations come from
@@ -62,8 +62,8 @@ class Survey:
     names: tuple[str, ...]
     leaderboard: Leaderboard | None  # None where there is no choice
     memory: dict[str, NDArray[np.int64]]  # flash_bytes, ram_bytes, stack_bytes, total_bytes
-    cycles: NDArray[np.float64]  # cold caches, P = 2
-    us: NDArray[np.float64]
+    cycles: NDArray[np.float64] | None  # cold caches, P = 2; None without a cycle model
+    us: NDArray[np.float64] | None
     affordable: Affordable
     precision: str
     weights_in: str
@@ -96,18 +96,40 @@ def load(request: Request, progress: Progress) -> tuple[Target, Source]:
         if request.onnx is not None:
             from compile.source_onnx import open_onnx
 
-            if request.calibration is None and request.precision != "f32":
+            precisions = wanted_precisions(request, target)
+            if request.calibration is None and precisions != ("f32",):
                 raise CompileError(
-                    f"--precision {request.precision} of an ONNX file needs observations of its "
-                    "policy: give them with --calibration, or compile float32"
+                    f"--precision {request.precision or precisions[0]} of an ONNX file needs "
+                    "observations of its policy: give them with --calibration"
+                    + (", or compile float32" if "f32" in target.precisions else "")
                 )
             source = open_onnx(request.onnx, request.output, request.calibration)
         else:
             from compile.source_run import open_run
 
-            source = open_run(request.run, request.target)
+            source = open_run(request.run, target.run)
         found.append(source.summary)
     return target, source
+
+
+def wanted_precisions(request: Request, target: Target) -> tuple[str, ...]:
+    """The precisions to try in turn. CompileError when the target does not compute in that one."""
+    if request.precision is None:
+        return (default_precision(request, target),)
+    if request.precision == "auto":
+        return tuple(p for p in CHEAPEST_FIRST if p in target.precisions)
+    if request.precision not in target.precisions:
+        raise CompileError(
+            f"{target.name} has no {request.precision}: --precision takes one of "
+            f"{', '.join(target.precisions)} or auto"
+        )
+    return (request.precision,)
+
+
+def default_precision(request: Request, target: Target) -> str:
+    """The target's; float32, where it has that, of an ONNX file without calibration."""
+    uncalibrated = request.onnx is not None and request.calibration is None
+    return "f32" if uncalibrated and "f32" in target.precisions else target.precisions[0]
 
 
 def settle(
@@ -119,7 +141,7 @@ def settle(
     simulator; without one, whose actions err by at most LOSS of their spread. Those that lose
     more are listed with what was dropped.
     """
-    precisions = CHEAPEST_FIRST if request.precision == "auto" else (request.precision,)
+    precisions = wanted_precisions(request, target)
     rejected: list[dict[str, str]] = []
     for precision in precisions:
         survey = enumerate_costs(request, source, target, precision, progress)
@@ -157,12 +179,15 @@ def enumerate_costs(
         weights_in = request.weights_in or target.weights_in
         table = (source.table, *source.dims, weights_in, *source.activations)
         memory = predict_memory(target, precision, *table)
-        cycles = predict_cycles(target, precision, *table)
-        us = cycles / target.clock_hz * 1e6
+        cycles = us = None
+        if target.timing is not None:
+            cycles = predict_cycles(target, precision, *table)
+            us = cycles / target.modelled()[1] * 1e6
         costs = Costs(memory["total_bytes"], memory["flash_bytes"], memory["ram_bytes"], us)
         affordable = within(costs, request.budget, target)
-        over = ", ".join(f"{count} over on {name}" for name, count in affordable.over.items())
-        found.append(f"{affordable.mask.sum()} of {len(us)} fit in {precision}; {over}")
+        over = [f"{count} over on {name}" for name, count in affordable.over.items()]
+        fits = f"{affordable.mask.sum()} of {len(source.names)} fit in {precision}"
+        found.append("; ".join([fits, ", ".join(over)] if over else [fits]))
         return Survey(
             source.names,
             source.leaderboard(),
@@ -201,10 +226,10 @@ def choose(
             cost = survey.memory["total_bytes"].astype(np.float64)
             order = ranking(board.return_mean, cost, affordable.mask, request.at_least)
         best = int(order[0])
+        time = "no cycle model" if survey.us is None else f"{survey.us[best]:.1f} us"
         worth = "" if board is None else f"return {board.return_mean[best]:.4g}, "
         found.append(
-            f"{survey.names[best]}, {worth}predicted "
-            f"{survey.memory['total_bytes'][best]} B, {survey.us[best]:.1f} us"
+            f"{survey.names[best]}, {worth}predicted {survey.memory['total_bytes'][best]} B, {time}"
         )
     return order
 
@@ -259,12 +284,10 @@ def too_large(
     """The message when the only policy does not fit: what it takes, and what to do."""
     fit = []
     for precision in CHEAPEST_FIRST:
-        try:
+        if precision != survey.precision and precision in target.precisions:
             other = enumerate_costs(request, source, target, precision, Progress())
-        except TargetError:  # the target has no kernels for it
-            continue
-        if precision != survey.precision and other.affordable.mask[0]:
-            fit.append(precision)
+            if other.affordable.mask[0]:
+                fit.append(precision)
     advice = "allow it more, or train a smaller network"
     if fit:
         advice += f", or take --precision {' or '.join(fit)}, predicted to fit"
@@ -278,12 +301,12 @@ def over_in_truth(on_target: OnTarget | None, request: Request, target: Target) 
     """Why a compiled candidate is over budget; empty when it is not, or was not compiled."""
     if on_target is None:
         return ""
-    sizes = on_target.sizes
+    sizes, us = on_target.sizes, on_target.us(target)
     costs = Costs(
         np.array([sizes.total]),
         np.array([sizes.flash]),
         np.array([sizes.ram]),
-        np.array([on_target.us(target)]),
+        None if us is None else np.array([us]),
     )
     return why_over(within(costs, request.budget, target).limits, 0)
 

@@ -62,22 +62,23 @@ def write_report(
         limits=survey.affordable.limits,
         layers=layer_rows(candidate),
         budgets=[] if board is None else best_per_budget(board.return_mean, survey),
-        numerics=numeric_rows(facts["numerics"]),
+        numerics=numeric_rows(facts["numerics"], facts["machine_code"]),
     )
     path.write_text(html, encoding="utf-8")
 
 
 def both_charts(returns: NDArray[np.float64], survey: Survey, index: int) -> list[Chart]:
-    """Return against memory and against time, with the budget's lines."""
+    """Return against memory and, with a cycle model, against time, with the budget's lines."""
     limits = {limit.name: limit for limit in survey.affordable.limits}
-    margin = float(limits["cycles"].need[0] / survey.us[0])
     kib = survey.memory["total_bytes"] / 1024
     memory_cap = limits["memory"].cap / 1024 if "memory" in limits else None
-    time_cap = limits["cycles"].cap / margin
-    return [
-        chart(returns, survey, index, kib, ("memory", "KiB"), memory_cap),
-        chart(returns, survey, index, survey.us, ("one inference, cycle model", "µs"), time_cap),
-    ]
+    charts = [chart(returns, survey, index, kib, ("memory", "KiB"), memory_cap)]
+    if survey.us is not None:
+        margin = float(limits["cycles"].need[0] / survey.us[0])
+        time_cap = limits["cycles"].cap / margin
+        axis = ("one inference, cycle model", "µs")
+        charts.append(chart(returns, survey, index, survey.us, axis, time_cap))
+    return charts
 
 
 def layer_rows(candidate: Candidate) -> list[dict[str, Any]]:
@@ -101,9 +102,10 @@ def layer_rows(candidate: Candidate) -> list[dict[str, Any]]:
 def best_per_budget(returns: NDArray[np.float64], survey: Survey) -> list[dict[str, Any]]:
     """The best architecture of each memory budget within the target's other limits."""
     total = survey.memory["total_bytes"]
-    others = np.logical_and.reduce(
-        [limit.need <= limit.cap for limit in survey.affordable.limits if limit.name != "memory"]
-    )
+    others = np.ones(len(total), bool)
+    for limit in survey.affordable.limits:
+        if limit.name != "memory":
+            others &= limit.need <= limit.cap
     rows = []
     for kib in BUDGETS_KIB:
         fits = np.flatnonzero((total <= kib * 1024) & others & np.isfinite(returns))
@@ -116,18 +118,21 @@ def best_per_budget(returns: NDArray[np.float64], survey: Survey) -> list[dict[s
                     "name": survey.names[best],
                     "return": float(returns[best]),
                     "bytes": int(total[best]),
-                    "us": float(survey.us[best]),
+                    "us": None if survey.us is None else float(survey.us[best]),
                 }
             )
     return rows
 
 
-def numeric_rows(numerics: dict[str, Any]) -> list[tuple[str, str]]:
+def numeric_rows(
+    numerics: dict[str, Any], machine_code: dict[str, str] | None
+) -> list[tuple[str, str]]:
     """(comparison, largest difference)."""
+    ran = machine_code["ran"] if machine_code else "not run"
     titles = {
         "source_vs_onnxruntime": f"{numerics['source']} → policy.onnx in onnxruntime",
         "onnxruntime_vs_host_c": "onnxruntime → policy.c on this machine",
-        "host_c_vs_target": "policy.c on this machine → machine code on the emulated core",
+        "host_c_vs_target": f"policy.c on this machine → machine code for the target, {ran}",
     }
     return [
         (title, "not compiled" if numerics[name] is None else f"{numerics[name]:.2g}")

@@ -122,15 +122,9 @@ def read_observations(path: Path, imported: Imported) -> Floats:
     CompileError when it holds something else, or numbers that are not finite.
     """
     try:
-        loaded = np.load(path, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            array = loaded
-        else:
-            with loaded:
-                names = loaded.files
-                array = loaded["observations" if "observations" in names else names[0]]
-                if len(names) != 1 and "observations" not in names:
-                    raise ValueError(f"it has the arrays {', '.join(names)}, none 'observations'")
+        with path.open("rb") as file:
+            loaded = np.load(file, allow_pickle=False)
+            array = loaded if isinstance(loaded, np.ndarray) else _observations(loaded)
     except Exception as error:  # zip, numpy and pickle each have their own for a damaged file
         raise CompileError(f"cannot read --calibration {path}: {error}") from None
     obs_dim = imported.network.obs_dim
@@ -148,6 +142,13 @@ def read_observations(path: Path, imported: Imported) -> Floats:
     if not np.isfinite(observations).all():
         raise CompileError(f"--calibration {path} has observations that are not finite")
     return observations
+
+
+def _observations(archive: Any) -> NDArray[Any]:
+    names = archive.files
+    if len(names) != 1 and "observations" not in names:
+        raise ValueError(f"it has the arrays {', '.join(names)}, none 'observations'")
+    return np.asarray(archive["observations" if "observations" in names else names[0]])
 
 
 def run_original(path: Path, imported: Imported, observations: Floats) -> Floats:

@@ -50,8 +50,9 @@ class Fit:
 
 def constants_of(target: Target) -> dict[str, float]:
     """The constants that a target's file gives."""
-    core = {name: float(getattr(target.timing, name)) for name in CORE}
-    branch, wait = target.timing.taken_branch_max, target.memories["flash"].wait_states
+    timing, _ = target.modelled()
+    core = {name: float(getattr(timing, name)) for name in CORE}
+    branch, wait = timing.taken_branch_max, target.memories["flash"].wait_states or 0
     return {"taken_branch": float(branch), **core, "wait_states": float(wait)}
 
 
@@ -59,7 +60,7 @@ def apply(target: Target, constants: Constants) -> tuple[Target, int]:
     """The target with these constants in whole cycles, and the pipeline refill P."""
     whole = {name: max(0, round(constants[name])) for name in NAMES}
     core: dict[str, Any] = {name: whole[name] for name in CORE}
-    timing = dataclasses.replace(target.timing, **core)
+    timing = dataclasses.replace(target.modelled()[0], **core)
     changed = dataclasses.replace(target, timing=timing)
     return changed.with_flash_wait_states(whole["wait_states"]), whole["taken_branch"]
 

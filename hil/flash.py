@@ -36,7 +36,7 @@ def build(package: DevicePackage, base: Path, out: Path, tell: Progress) -> Firm
 
     A second build there compiles only what has changed. Raises HilError.
     """
-    app = package.app
+    board, app = platform(package), package.app
     if not (base / "tools" / "make" / "oot.mk").is_file():
         raise HilError(
             f"{base} is no Crazyflie firmware (no tools/make/oot.mk); get it with "
@@ -51,7 +51,7 @@ def build(package: DevicePackage, base: Path, out: Path, tell: Progress) -> Firm
         raise HilError(f"cannot write {out}: {error.strerror}") from None
     make = ["make", f"CRAZYFLIE_BASE={base.resolve()}"]
     if not (out / "build" / ".config").is_file():
-        _run([*make, "cf2_defconfig"], out, lambda _: None)
+        _run([*make, f"{board}_defconfig"], out, lambda _: None)
     compiled = 0
 
     def count(line: str) -> None:
@@ -64,11 +64,22 @@ def build(package: DevicePackage, base: Path, out: Path, tell: Progress) -> Firm
     return check(package, out / "build")
 
 
+def platform(package: DevicePackage) -> str:
+    """What the Crazyflie firmware calls the package's board. HilError when it is none of its."""
+    from targets.target import load_target
+
+    name = load_target(package.target_name).platform
+    if name is None:
+        raise HilError(f"{package.target_name} is no board of the Crazyflie firmware")
+    return name
+
+
 def check(package: DevicePackage, folder: Path) -> Firmware:
     """The firmware in a build folder, if it is one with this package's app. Raises HilError."""
     from targets.target import load_target
 
-    binary, elf = folder / "cf2.bin", folder / "cf2.elf"
+    board = platform(package)
+    binary, elf = folder / f"{board}.bin", folder / f"{board}.elf"
     flash = load_target(package.target_name).memories["flash"]
     try:
         image = binary.read_bytes()

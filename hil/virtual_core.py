@@ -91,7 +91,7 @@ class VirtualCore:
             self._mailbox = self._symbols.get(
                 "hppo_mailbox", self._symbols["_stack_top"] // 16 * 16 - FIRMWARE_ROOM
             )
-            self._quiet_cycles = FIRMWARE_QUIET_US * (target.clock_hz // 1_000_000)
+            self._quiet_cycles = FIRMWARE_QUIET_US * (target.modelled()[1] // 1_000_000)
             self._boot()
         except TargetError as error:
             raise HilError(str(error)) from None

@@ -259,7 +259,9 @@ class FlashAccelerator:
         return stall
 
     def read(self, address: int, size: int) -> int:
-        """Stall cycles of a data read of `size` bytes from flash."""
+        """Stall cycles of a data read of `size` bytes from flash; without a cache, word by word."""
+        if not self._data_lines:
+            return self._wait * -(-size // 4)
         stall = 0
         data = self._data
         for line in range(

@@ -26,8 +26,16 @@ from targets.target import Target
 uc: Any = unicorn  # its own annotations are partial
 
 PAGE = 0x1000
-# Where `call` makes functions return to: the chip's boot ROM (RM0090 2.3.1), empty here.
+# Where `call` makes functions return to: at the end of the code region (ARMv7-M ARM B3.1), where
+# an STM32F4 has its boot ROM and the other targets have nothing.
 RETURN_ADDRESS = 0x1FFF_0000
+CPU_MODELS = {  # Unicorn's; its Cortex-M0 is an ARMv6-M core, as the M0+ is
+    "cortex_m0plus": uc_arm.UC_CPU_ARM_CORTEX_M0,
+    "cortex_m4f": uc_arm.UC_CPU_ARM_CORTEX_M4,
+    "cortex_m7": uc_arm.UC_CPU_ARM_CORTEX_M7,
+}
+PAINTED_BYTES = 4096  # of the stack, to see how deep a call goes
+PAINT = b"\xa5"
 TIMERS, SYSTEM = 0x4000_1000, 0xE000_E000
 TIM7_CNT = 0x424  # from TIMERS: RM0090 2.3 puts TIM7 at 0x4000_1400, 20.4.8 CNT at 0x24
 TRACE = 0xE000_1000
@@ -44,7 +52,8 @@ _UNICORN_REGISTER = {
 class Emulator:
     """One image on one emulated core, started and stopped in `main`, from where calls are made.
 
-    timed=True: `cycles` and `instructions` count, the image reads them through DWT and TIM7.
+    timed=True: `cycles` and `instructions` count, the image reads them through DWT and TIM7; only
+    for a target with a cycle model.
     timed=False: outputs only, an order of magnitude faster; both stay 0.
     `taken_branch` is the pipeline refill P. `aliases` gives the start-up symbols' names in an image
     that was not linked here, e.g. {"_stack_top": "_estack"}. `timed_functions`: stalls of reading
@@ -66,7 +75,9 @@ class Emulator:
         timed_functions: Collection[str] | None = None,
     ) -> None:
         self.elf, self.target, self.timed = Path(elf), target, timed
-        self._refill = target.timing.taken_branch_max if taken_branch is None else taken_branch
+        if timed:
+            self._timing, self._clock_hz = target.modelled()
+            self._refill = self._timing.taken_branch_max if taken_branch is None else taken_branch
         self._limit = instruction_limit
         self._flash = target.memories["flash"]
         self._image = read_image(self.elf)
@@ -89,7 +100,8 @@ class Emulator:
     def reset(self) -> None:
         """Power-on: memories cleared, image loaded, start-up code run until `main`."""
         self.cycles = self.instructions = 0
-        self._accelerator = FlashAccelerator(self.target.timing, self._flash.wait_states)
+        if self.timed:
+            self._accelerator = FlashAccelerator(self._timing, self._flash.wait_states or 0)
         self._next = self._at = 0
         self._block: Block | None = None
         self._demcr = self._dwt_control = self._cyccnt_base = 0
@@ -125,7 +137,7 @@ class Emulator:
         """
         if function not in self.symbols:
             raise TargetError(f"{self.elf}: no function {function}")
-        if cold:
+        if cold and self.timed:
             self._accelerator.flush()
         for register, value in zip(range(4), arguments, strict=False):
             self._uc.reg_write(uc_arm.UC_ARM_REG_R0 + register, value & 0xFFFF_FFFF)
@@ -133,6 +145,15 @@ class Emulator:
         self._uc.reg_write(uc_arm.UC_ARM_REG_LR, RETURN_ADDRESS | 1)
         self._run(self.symbols[function], until=RETURN_ADDRESS)
         return int(self._uc.reg_read(uc_arm.UC_ARM_REG_R0))
+
+    def paint_stack(self) -> None:
+        """Fills the stack below where calls begin, for `stack_depth`."""
+        self.write(self._stack - PAINTED_BYTES, PAINT * PAINTED_BYTES)
+
+    def stack_depth(self) -> int:
+        """Bytes of stack that calls have used since `paint_stack`."""
+        painted = self.read(self._stack - PAINTED_BYTES, PAINTED_BYTES)
+        return len(painted.lstrip(PAINT))
 
     def where(self, address: int) -> str:
         """`function+0x12` for a code address."""
@@ -143,8 +164,9 @@ class Emulator:
         return f"{name}+{address - start:#x}"
 
     def _machine(self) -> Any:
-        machine = uc.Uc(uc.UC_ARCH_ARM, uc.UC_MODE_THUMB | uc.UC_MODE_MCLASS)
-        machine.ctl_set_cpu_model(uc_arm.UC_CPU_ARM_CORTEX_M4)
+        # Not UC_MODE_MCLASS: in Unicorn 2.1.4 it overrules the CPU model and gives a Cortex-M33.
+        machine = uc.Uc(uc.UC_ARCH_ARM, uc.UC_MODE_THUMB)
+        machine.ctl_set_cpu_model(CPU_MODELS[self.target.core])
         for memory in self.target.memories.values():
             end = memory.origin + memory.size_bytes
             machine.mem_map(memory.origin & -PAGE, -(-end // PAGE) * PAGE - (memory.origin & -PAGE))
@@ -239,7 +261,7 @@ class Emulator:
         instructions = list(self._decoder.disasm(code, address))
         if not instructions or sum(i.size for i in instructions) != size:
             raise TargetError(f"cannot decode the code at {address:#010x} ({self.where(address)})")
-        block = cycle_model.describe_block(instructions, self.target.timing)
+        block = cycle_model.describe_block(instructions, self._timing)
         self._blocks[address] = block
         return block
 
@@ -253,7 +275,7 @@ class Emulator:
                 if mnemonic.startswith("it"):
                     group = list(self._decoder.disasm(rest[:18], address, len(mnemonic)))[1:]
                     governed |= {instruction.address: instruction for instruction in group}
-                    self._skips[address] = cycle_model.skip_savings(group, self.target.timing)
+                    self._skips[address] = cycle_model.skip_savings(group, self._timing)
                     if self._skips[address]:
                         yield address
                 elif cycle_model.is_load(mnemonic) and "[sp" not in operands:
@@ -288,7 +310,7 @@ class Emulator:
 
     def _read_timers(self, _uc: Any, offset: int, _size: int, _: object) -> int:
         if offset == TIM7_CNT:
-            return self._now() * TIMER_HZ // self.target.clock_hz & 0xFFFF
+            return self._now() * TIMER_HZ // self._clock_hz & 0xFFFF if self.timed else 0
         return 0
 
     def _read_trace(self, _uc: Any, offset: int, _size: int, _: object) -> int:

@@ -18,13 +18,13 @@ from targets.shapes import Integers, Layers
 Terms = dict[str, Any]  # term -> array (n,): what the term's constant is multiplied by
 BOUNDED = ("clip", "tanh", "sigmoid")
 LEAKY = ("leaky_relu", "leaky_relu_any", "relu")
+UNBOUNDED = ("identity", "elu", *LEAKY)
 
 
 def cycle_terms(layers: Layers, behind: NDArray[np.bool_]) -> Terms:
     """Of the layers (n, depth+1) that float activations stand behind."""
     tanh, elu, clip = (_rows(layers, behind, name) for name in ("tanh", "elu", "clip"))
     last = layers.last & behind
-    free = last & ~np.isin(layers.output, BOUNDED)
     half = last & (layers.output == "sigmoid")
     return {
         "tanh_call": _sum(tanh > 4),
@@ -37,8 +37,6 @@ def cycle_terms(layers: Layers, behind: NDArray[np.bool_]) -> Terms:
         "clip_loop": _sum(clip >= 8),
         "clip_rest": _sum(clip % 4),
         "half_group": _sum(half * layers.rows // 4),
-        "free": _sum(free),
-        "free_unit": _sum(free * layers.outputs),
     }
 
 
@@ -46,7 +44,6 @@ def code_terms(layers: Layers, behind: NDArray[np.bool_]) -> Terms:
     """Likewise, for bytes of code."""
     tanh, elu, clip = (_rows(layers, behind, name) for name in ("tanh", "elu", "clip"))
     last = layers.last & behind
-    free = last & ~np.isin(layers.output, BOUNDED)
     half = last & (layers.output == "sigmoid")
     return {
         "tanh_function": np.any(tanh > 4, axis=1),
@@ -61,9 +58,17 @@ def code_terms(layers: Layers, behind: NDArray[np.bool_]) -> Terms:
         "clip_rest_loop": _sum(clip % 4 > 1),
         "half": _sum(half),
         "half_loop": _sum(half & (layers.rows > 4)),
-        "free": _sum(free),
-        "free_one": _sum(free & (layers.outputs == 1)),
     }
+
+
+def by_unit(name: str, layers: Layers, outputs: tuple[str, ...]) -> Terms:
+    """A loop over the actions, for some of the last layer's activations: so much, and by unit.
+
+    The compiler unrolls a few turns, so the terms are the same for cycles and for code.
+    """
+    loop = layers.last & np.isin(layers.output, outputs)
+    units = np.where(loop, layers.outputs, 0)
+    return {name: _sum(loop), f"{name}_unit": _sum(units), f"{name}_long": _sum(units > 8)}
 
 
 def constant_terms(layers: Layers, behind: NDArray[np.bool_]) -> Terms:

@@ -47,6 +47,7 @@ def cycle_terms(precision: str, layers: Layers) -> Terms:
         "tabled": _kinds(layers)["table"].any(axis=1),
         **{name: column.sum(axis=1) for name, column in columns.items()},
         **model_activation.cycle_terms(layers, layers.last),
+        **_output_terms(layers),
     }
 
 
@@ -66,6 +67,7 @@ def code_terms(precision: str, layers: Layers) -> Terms:
         "observed": _observed(layers),
         **{name: column.sum(axis=1) for name, column in columns.items()},
         **model_activation.code_terms(layers, layers.last),
+        **_output_terms(layers),
     }
 
 
@@ -92,12 +94,13 @@ def buffers(precision: str, layers: Layers) -> Integers:
 
 def stack_terms(layers: Layers) -> Terms:
     """What each constant of the stack is multiplied by."""
-    last = layers.last
+    called = model_activation.code_terms(layers, layers.last)
     return {
         "fixed": np.ones(len(layers.inputs)),
         "layer": layers.present.sum(axis=1),
         "loop": (layers.rows > 4).any(axis=1),
-        "function": (last & np.isin(layers.output, FUNCTIONS)).any(axis=1),
+        "tanh": called["tanh_function"],
+        "elu": called["elu_function"],
     }
 
 
@@ -106,6 +109,19 @@ def _kinds(layers: Layers) -> dict[str, NDArray[np.bool_]]:
     kinds = ("shift", "product", "relu", "table")
     names = {kind: [name for name, k in KIND.items() if k == kind] for kind in kinds}
     return {kind: layers.hidden & np.isin(layers.activation, names[kind]) for kind in kinds}
+
+
+def _output_terms(layers: Layers) -> Terms:
+    """What makes floats of the last sums: conversion in fours, a rest one by one, and a loop."""
+    exact = layers.last & ~np.isin(layers.output, FUNCTIONS)  # functions work on padded rows
+    converted = np.where(exact, layers.outputs, np.where(layers.last, layers.rows, 0))
+    return {
+        "convert_group": (converted // 4).sum(axis=1),
+        "convert_loop": (converted >= 8).sum(axis=1),
+        "convert_rest": (converted % 4).sum(axis=1),
+        **model_activation.by_unit("leak", layers, model_activation.LEAKY),
+        **model_activation.by_unit("copy", layers, ("elu",)),
+    }
 
 
 def _observed(layers: Layers) -> Integers:

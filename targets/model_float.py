@@ -40,6 +40,7 @@ def cycle_terms(layers: Layers) -> Terms:
         "dense8": eight.any(axis=1),
         **{name: column.sum(axis=1) for name, column in columns.items()},
         **model_activation.cycle_terms(layers, layers.present),
+        **model_activation.by_unit("free", layers, model_activation.UNBOUNDED),
     }
 
 
@@ -64,6 +65,7 @@ def code_terms(layers: Layers) -> Terms:
         "dense8": (layers.panels8 > 0).any(axis=1),
         **{name: column.sum(axis=1) for name, column in columns.items()},
         **model_activation.code_terms(layers, layers.present),
+        **model_activation.by_unit("free", layers, model_activation.UNBOUNDED),
     }
 
 
@@ -86,5 +88,6 @@ def stack_terms(layers: Layers) -> Terms:
         "fixed": np.ones(len(layers.inputs)),
         "dense8": (layers.panels8 > 0).any(axis=1),
         "layer": layers.present.sum(axis=1),
-        "function": (called["tanh_function"] + called["elu_function"]) > 0,
+        "tanh": called["tanh_function"],
+        "elu": called["elu_function"],
     }

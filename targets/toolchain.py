@@ -10,7 +10,9 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from elftools.elf.constants import SH_FLAGS
 from elftools.elf.elffile import ELFFile
+from elftools.elf.sections import SymbolTableSection
 
 from targets.errors import TargetError
 from targets.stack import deepest_stack
@@ -33,11 +35,15 @@ class Image:
     compiler_version: str  # first line of `gcc --version`
     flags: tuple[str, ...]  # of the policy's source
     stack_bytes: int  # deepest path below policy_step, its own frame included
+    runtime: tuple[str, ...] = ()  # functions of the compiler's library that it calls: soft float
 
 
 @dataclasses.dataclass(frozen=True)
 class PolicySizes:
-    """Bytes of the policy in a linked image, by section, and its stack."""
+    """Bytes of the policy in a linked image, by section, and its stack.
+
+    `text` includes what it calls of the compiler's runtime library, such as soft float.
+    """
 
     text: int
     rodata: int
@@ -75,6 +81,8 @@ def install_hint(target: Target) -> str:
 
 def find_cross(target: Target) -> str:
     """Path of the target's C compiler. ToolchainMissing when it is not installed."""
+    if target.native:
+        return host_compiler()
     name = cross_prefix(target) + "gcc"
     path = shutil.which(name)
     if path is None:
@@ -122,13 +130,16 @@ def link_image(
     """Compiles and links start-up, `sources` and the policy into a bare image for the target.
 
     `weights_in` "ram" links the policy's constants into .policy_data, loaded from flash at
-    start-up. The same inputs give the same bytes, wherever they lie. Raises TargetError with the
-    compiler's first complaint.
+    start-up. The same inputs give the same bytes, wherever they lie. For the native core it is a
+    program for this machine, without start-up, and the policy's object stays beside it. Raises
+    TargetError with the compiler's first complaint.
     """
     if weights_in not in ("flash", "ram"):
         raise TargetError(f"weights cannot lie in {weights_in!r}: choose flash or ram")
+    if target.native:
+        return _link_native(target, sources, out_elf, policy_source, include, entry)
     compiler = find_cross(target)
-    core = targets_folder() / "cores" / target.core
+    cores = targets_folder() / "cores"
     common = [*target.isa_flags, "-fno-common", "-g0"]
     common += [f"-D{name}={value}" for name, value in (defines or {}).items()]
     common += [f"-I{path}" for path in include]
@@ -136,7 +147,7 @@ def link_image(
     with tempfile.TemporaryDirectory(prefix=".image-", dir=out_elf.parent) as name:
         folder = Path(name)
         objects = []
-        for number, source in enumerate([core / "startup.c", *sources]):
+        for number, source in enumerate([cores / "startup.c", *sources]):
             built = folder / f"unit{number}_{source.stem}.o"
             flags = ["-std=gnu11", "-O2", "-ffp-contract=off", "-Wall", "-Wextra", "-Werror"]
             _compile([compiler, *common, *flags, *_one_unit(source, built)])
@@ -144,8 +155,10 @@ def link_image(
         policy = folder / POLICY_OBJECT
         usage = ["-fcallgraph-info=su"]
         _compile([compiler, *common, *policy_flags, *usage, *_one_unit(policy_source, policy)])
+        runtime = undefined_symbols(policy)
         script = folder / "link.ld"
-        script.write_text(_linker_script(target, core / "link.ld", weights_in), encoding="utf-8")
+        text = _linker_script(target, cores / "link.ld", weights_in, bool(runtime))
+        script.write_text(text, encoding="utf-8")
         built = folder / "image.elf"
         link = [*target.isa_flags, "-nostartfiles", "-specs=nano.specs", f"-T{script}"]
         # -n: no pages here; ld 2.44 would load the ELF header in the page before the vectors.
@@ -153,7 +166,60 @@ def link_image(
         _compile([compiler, *link, *map(str, [*objects, policy]), "-o", str(built)])
         stack = deepest_stack(policy.with_suffix(".ci").read_text(encoding="utf-8"), entry)
         built.replace(out_elf)
-    return Image(out_elf, compiler_version(compiler), (*target.isa_flags, *policy_flags), stack)
+    built_with = (*target.isa_flags, *policy_flags)
+    return Image(out_elf, compiler_version(compiler), built_with, stack, runtime)
+
+
+def _link_native(
+    target: Target,
+    sources: Sequence[Path],
+    out: Path,
+    policy_source: Path,
+    include: Sequence[Path],
+    entry: str,
+) -> Image:
+    compiler = host_compiler()
+    common = [*target.isa_flags, *(f"-I{path}" for path in include)]
+    flags = (*target.isa_flags, *WARNINGS, *target.optimise)
+    with tempfile.TemporaryDirectory(prefix=".native-", dir=out.parent) as name:
+        folder = Path(name)
+        policy, built = folder / POLICY_OBJECT, folder / "program"
+        usage = ["-fcallgraph-info=su", "-fno-asynchronous-unwind-tables"]
+        prefix_map = f"-ffile-prefix-map={policy_source.parent}=."
+        unit = [prefix_map, "-c", str(policy_source), "-o", str(policy)]
+        _compile([compiler, *common, *WARNINGS, *target.optimise, *usage, *unit])
+        _compile([compiler, *common, "-O2", *map(str, [*sources, policy]), "-o", str(built)])
+        stack = deepest_stack(policy.with_suffix(".ci").read_text(encoding="utf-8"), entry)
+        policy.replace(out.parent / policy.name)
+        built.replace(out)
+    return Image(out, compiler_version(compiler), flags, stack)
+
+
+def native_sizes(program: Path, stack_bytes: int) -> PolicySizes:
+    """Sizes of the policy in a native program: its object's sections, by what they are for."""
+    sizes = dict.fromkeys(("text", "rodata", "data", "bss"), 0)
+    with (program.parent / POLICY_OBJECT).open("rb") as stream:
+        for section in ELFFile(stream).iter_sections():
+            flags = section["sh_flags"]
+            if not flags & SH_FLAGS.SHF_ALLOC or section["sh_type"] == "SHT_NOTE":
+                continue
+            if flags & SH_FLAGS.SHF_EXECINSTR:
+                kind = "text"
+            elif section["sh_type"] == "SHT_NOBITS":
+                kind = "bss"
+            else:
+                kind = "data" if flags & SH_FLAGS.SHF_WRITE else "rodata"
+            sizes[kind] += int(section["sh_size"])
+    return PolicySizes(**sizes, stack=stack_bytes)
+
+
+def undefined_symbols(unit: Path) -> tuple[str, ...]:
+    """Names that an object file takes from elsewhere, sorted."""
+    with unit.open("rb") as stream:
+        sections = ELFFile(stream).iter_sections()
+        tables = [section for section in sections if isinstance(section, SymbolTableSection)]
+        symbols = (symbol for table in tables for symbol in table.iter_symbols())
+        return tuple(sorted(s.name for s in symbols if s["st_shndx"] == "SHN_UNDEF" and s.name))
 
 
 def policy_sizes(elf: Path, stack_bytes: int) -> PolicySizes:
@@ -165,7 +231,7 @@ def policy_sizes(elf: Path, stack_bytes: int) -> PolicySizes:
     if ".policy_text" not in sizes:
         raise TargetError(f"{elf}: no .policy_text section; it was not linked by this project")
     return PolicySizes(
-        text=sizes[".policy_text"],
+        text=sizes[".policy_text"] + sizes.get(".policy_runtime", 0),
         rodata=sizes.get(".policy_rodata", 0),
         data=sizes.get(".policy_data", 0),
         bss=sizes.get(".policy_bss", 0),
@@ -192,7 +258,7 @@ def _one_unit(source: Path, built: Path) -> list[str]:
     ]
 
 
-def _linker_script(target: Target, template: Path, weights_in: str) -> str:
+def _linker_script(target: Target, template: Path, weights_in: str, runtime: bool) -> str:
     memory = "\n".join(
         f"    {name} ({'rx' if name == 'flash' else 'rwx'}) : "
         f"ORIGIN = {region.origin:#010x}, LENGTH = {region.size_bytes}"
@@ -201,6 +267,7 @@ def _linker_script(target: Target, template: Path, weights_in: str) -> str:
     constants, data = "*policy_unit.o(.rodata .rodata.*)", "*policy_unit.o(.data .data.*)"
     in_ram = weights_in == "ram"
     text = template.read_text(encoding="utf-8").replace("@MEMORY@", memory)
+    text = text.replace("@RUNTIME@", ".policy_runtime" if runtime else ".runtime")
     text = text.replace("@POLICY_RODATA@", "" if in_ram else constants)
     return text.replace("@POLICY_DATA@", f"{constants} {data}" if in_ram else data)
 

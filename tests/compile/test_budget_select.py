@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -16,7 +18,7 @@ from compile.budget import (
 )
 from compile.errors import CompileError
 from compile.select import normalised, pareto_front, ranking
-from targets.target import Target
+from targets.target import Target, load_target
 
 numbers = st.floats(-100, 100, allow_nan=False).map(lambda v: round(v, 2))
 
@@ -67,6 +69,16 @@ def test_the_target_s_own_limits_always_hold(target: Target) -> None:
     assert target.name in why_over(found.limits, 0)
     late = within(costs(1, us=target.deadline_us), Budget(max_us=1e9), target)
     assert late.over["cycles"] == 1
+
+
+def test_this_machine_has_no_limits_of_its_own() -> None:
+    host = load_target("host")
+    timeless = dataclasses.replace(costs(10, 1 << 40), us=None)
+    assert within(timeless, Budget(), host).mask.tolist() == [True, True]
+    assert within(timeless, Budget(ram_bytes=8), host).over == {"ram": 0}
+    assert within(timeless, Budget(flash_bytes=9), host).mask.tolist() == [True, False]
+    with pytest.raises(CompileError, match="host has no cycle model"):
+        within(timeless, Budget(max_us=1.0), host)
 
 
 def test_nothing_fits_says_what_would(target: Target) -> None:

@@ -11,7 +11,7 @@ from compile.package import (
     FORMAT,
     FORMAT_VERSION,
     POLICY_FILES,
-    add_crazyflie_app,
+    add_firmware_app,
     load_package,
     package_hash,
     staging,
@@ -98,7 +98,7 @@ CONVENTIONS = {
 
 def test_the_app_carries_hash_conventions_and_target(package: Path) -> None:
     target = load_target("crazyflie21")
-    add_crazyflie_app(package, CONVENTIONS, target)
+    add_firmware_app(package, CONVENTIONS, target)
     text = (package / "crazyflie_app/src/package_hash.h").read_text()
     digits = bytes.fromhex(package_hash(package, CONVENTIONS))
     assert f"HPPO_PACKAGE_HASH {{{', '.join(f'0x{b:02x}' for b in digits)}}}" in text

@@ -33,8 +33,10 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def compile_run(run: Path, out: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    fixed = ["--target", "crazyflie21", "--run", str(run), "--out", str(out)]
+def compile_run(
+    run: Path, out: Path, *arguments: str, target: str = "crazyflie21"
+) -> subprocess.CompletedProcess[str]:
+    fixed = ["--target", target, "--run", str(run), "--out", str(out)]
     return command("compile.cli", *fixed, *arguments)
 
 
@@ -47,6 +49,37 @@ def test_run_to_package(run: Path, tmp_path: Path) -> None:
     has_cross = shutil.which("arm-none-eabi-gcc") is not None
     assert (facts["size"]["compiled"] is not None) == has_cross
     assert "architectures fit" in done.stdout
+
+
+@pytest.mark.parametrize(("target", "precision"), [("rp2040", "i16"), ("host", "f32")])
+def test_a_target_without_a_cycle_model(
+    run: Path, tmp_path: Path, target: str, precision: str
+) -> None:
+    done = compile_run(run, tmp_path / "p", "--budget-kb", "16", target=target)
+    assert done.returncode == 0, done.stderr
+    assert "no cycle model" in done.stdout
+    facts = load_package(tmp_path / "p").manifest
+    assert facts["precision"] == precision
+    assert facts["cycles"] == {"predicted": None, "emulated": None}
+    assert not (tmp_path / "p" / "crazyflie_app").exists()
+    if target == "host":
+        self_test = tmp_path / "p" / facts["machine_code"]["program"]
+        assert subprocess.run([self_test], check=False).returncode == 0
+    done = compile_run(run, tmp_path / "q", "--max-us", "50", target=target)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert f"error: {target} has no cycle model" in done.stderr
+    assert not (tmp_path / "q").exists()
+
+
+def test_known_targets_are_listed() -> None:
+    done = command("compile.cli", "--list-targets")
+    assert done.returncode == 0, done.stderr
+    rows = {line.split()[0]: line for line in done.stdout.splitlines() if line.strip()}
+    assert "none" in rows["rp2040"]
+    assert "±20%" in rows["crazyflie21"]
+    assert command("compile.cli", "--target", "toaster").stderr.startswith(
+        "error: unknown target 'toaster': choose one of bolt, crazyflie-bl, crazyflie21, host, "
+    )
 
 
 def test_json_output(run: Path, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from compile.package import add_crazyflie_app, write_manifest
+from compile.package import add_firmware_app, write_manifest
 from hil.virtual_crazyflie import VirtualCrazyflie
 from targets.target import load_target
 from targets.toolchain import cross_prefix, link_image
@@ -111,7 +111,7 @@ def build_package(
     else:
         actions = reference(observations, act_dim)
     np.savez(folder / "observations.npz", observations=observations, actions=actions)
-    add_crazyflie_app(folder, conventions or {}, load_target("crazyflie21"))
+    add_firmware_app(folder, conventions or {}, load_target("crazyflie21"))
     if image:
         app = folder / "crazyflie_app"
         (folder / "bare_metal").mkdir()

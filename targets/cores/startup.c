@@ -1,4 +1,4 @@
-/* Start-up of a bare Cortex-M4F image: vector table, FPU, .data, .bss, main.
+/* Start-up of a bare Cortex-M image: vector table, FPU where there is one, .data, .bss, main.
  * Runs unchanged in an emulated core, in QEMU (netduinoplus2) and on an STM32F405.
  */
 #include <stdint.h>
@@ -36,8 +36,10 @@ static void copy(const uint32_t *from, volatile uint32_t *to, const volatile uin
 
 __attribute__((noreturn)) void Reset_Handler(void)
 {
+#if defined(__ARM_FP)
     CPACR |= 0xFu << 20; /* full access to CP10 and CP11: the FPU */
     __asm__ volatile("dsb\n\tisb" ::: "memory");
+#endif
 
     copy(&_policy_data_load, &_policy_data_start, &_policy_data_end);
     copy(&_data_load, &_data_start, &_data_end);
