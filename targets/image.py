@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from elftools.elf.elffile import ELFFile
 from elftools.elf.sections import SymbolTableSection
@@ -15,9 +16,7 @@ class ElfImage:
 
     def __init__(self, elf: ELFFile) -> None:
         self.segments: list[tuple[int, bytes]] = [
-            (segment["p_paddr"], segment.data())
-            for segment in elf.iter_segments("PT_LOAD")
-            if segment["p_filesz"]
+            _loaded(elf, segment) for segment in elf.iter_segments("PT_LOAD") if segment["p_filesz"]
         ]
         self.symbols: dict[str, int] = {}
         self.functions: dict[str, int] = {}
@@ -43,6 +42,20 @@ class ElfImage:
         for (start, is_code), (stop, _) in zip(inside, [*inside[1:], (end, False)], strict=True):
             if is_code and stop > start:
                 self.code.append((start, data[start - origin : stop - origin]))
+
+
+def _loaded(elf: ELFFile, segment: Any) -> tuple[int, bytes]:
+    """Address and bytes of a segment, without the ELF header that ld 2.44 puts before the code."""
+    start, end = segment["p_offset"], segment["p_offset"] + segment["p_filesz"]
+    first = min(
+        (
+            s["sh_offset"]
+            for s in elf.iter_sections()
+            if s["sh_size"] and s["sh_type"] != "SHT_NOBITS" and start <= s["sh_offset"] < end
+        ),
+        default=start,
+    )
+    return segment["p_paddr"] + first - start, segment.data()[first - start :]
 
 
 def read_image(path: Path) -> ElfImage:

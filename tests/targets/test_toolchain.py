@@ -1,4 +1,5 @@
 import re
+import struct
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -6,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from targets.errors import TargetError
+from targets.image import read_image
 from targets.stack import deepest_stack
 from targets.target import Target
 from targets.toolchain import (
@@ -173,6 +175,19 @@ def test_an_image_of_others_is_refused(link: Callable[[str], Image], tmp_path: P
     library = compile_host_library([PROGRAMS / "mixed.c"], tmp_path / "mixed.so")
     with pytest.raises(TargetError, match=r"no \.policy_text"):
         policy_sizes(library, 0)
+
+
+def test_the_elf_header_is_not_loaded(link: Callable[[str], Image], tmp_path: Path) -> None:
+    """A linker may put it into the page before the code, outside of the flash that there is."""
+    image = bytearray(link("mixed").elf.read_bytes())
+    whole = read_image(link("mixed").elf).segments
+    at = struct.unpack_from("<I", image, 28)[0]  # e_phoff; then p_type, p_offset, p_vaddr, ...
+    kind, offset, virtual, physical, size = struct.unpack_from("<IIIII", image, at)
+    assert (kind, (physical, size)) == (1, (whole[0][0], len(whole[0][1])))
+    fields = (0, virtual - offset, physical - offset, size + offset)
+    struct.pack_into("<IIII", image, at + 4, *fields)
+    (tmp_path / "paged.elf").write_bytes(image)
+    assert read_image(tmp_path / "paged.elf").segments == whole
 
 
 def test_bad_placement(target: Target, tmp_path: Path) -> None:
