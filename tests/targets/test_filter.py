@@ -198,7 +198,7 @@ def test_bad_requests(target: Target) -> None:
     old = dataclasses.replace(target, fit={"f32.flash": constants})
     with pytest.raises(TargetError, match=r"have no cycles_dense8: run `python"):
         predict_cycles(old, "f32", TABLE, 18, 4, "flash")
-    with pytest.raises(TargetError, match=r"have no code_layer: run `python"):
+    with pytest.raises(TargetError, match=r"have no code_dense8: run `python"):
         predict_memory(old, "f32", TABLE, 18, 4, "flash")
     with pytest.raises(TargetError, match="no kernels for precision 'f8'"):
         layers("f8", TABLE, 18, 4)
