@@ -64,7 +64,7 @@ def layers(
     """
     names = [np.reshape(np.asarray(given), (-1, 1)) for given in (activation, output)]
     for name in {*names[0].flat, *names[1].flat} - {*ACTIVATIONS}:
-        raise TargetError(f"no kernels for activation {name!r}: {', '.join(ACTIVATIONS)}")
+        raise TargetError(f"no kernels for activation '{name}': {', '.join(ACTIVATIONS)}")
     if precision not in PRECISIONS:
         raise TargetError(f"no kernels for precision {precision!r}: {', '.join(PRECISIONS)}")
     widths = np.atleast_2d(np.asarray(table, dtype=np.int64))

@@ -71,10 +71,10 @@ def test_the_main_job_on_the_shipped_run_ends_with_a_verified_package_and_a_late
 
 
 def test_the_shipped_run_hovers() -> None:
-    """The bar with a margin for 96 episodes: the full figures are in docs/results/flight.md."""
+    """The bar with a margin for 256 episodes: the full figures are in docs/results/flight.md."""
     run = load_run(shipped("crazyflie21"))
     architectures = [(4,), (16,), (64, 64), (256, 256)]
-    board = evaluate(run, architectures, 96, 1, env_options={"scenarios": {"static": 1.0}})
+    board = evaluate(run, architectures, 256, 1, env_options={"scenarios": {"static": 1.0}})
     assert (board.metrics["tracking_error_m"] < 0.10).all(), board.metrics
     assert (board.metrics["crash_rate"] <= 0.04).all(), board.metrics
 
