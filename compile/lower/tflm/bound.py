@@ -8,12 +8,16 @@ carried through the later layers by the absolute values of their weights (interv
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from compile.lower.tflm.model import Floats, Model, Operator, Tensor
+
+Codes = NDArray[Any]  # whole numbers
 
 MULTIPLIER_ERROR = {"int8": 2.0**-30, "int16": 2.0**-15}
 """Relative error of a requantisation's multiplier: 31 bits, but 16 for sums of 64 bits
@@ -33,11 +37,9 @@ class Bounded:
     rounding: Floats
 
 
-def exact(model: Model, source: NDArray[np.signedinteger]) -> Bounded:
+def exact(model: Model, source: Codes) -> Bounded:
     """Evaluate a quantised model on (n, obs_dim) input codes."""
-    tensor = model.tensors[model.source]
-    assert tensor.scale is not None
-    values = {model.source: tensor.scale * (source.astype(np.float64) - tensor.zero_point)}
+    values = {model.source: _real(model.tensors[model.source], source)}
     errors = {model.source: np.zeros_like(values[model.source])}
     for operator in model.operators:
         first, result = operator.inputs[0], operator.outputs[0]
@@ -46,6 +48,29 @@ def exact(model: Model, source: NDArray[np.signedinteger]) -> Bounded:
         values[result], errors[result] = np.clip(value, low, high), error
         del values[first], errors[first]
     return Bounded(values[model.result], errors[model.result])
+
+
+def kernel_errors(model: Model, codes: Mapping[int, Codes]) -> dict[str, float]:
+    """By kind of operator: its largest error on the inputs it really got, as a share of its bound.
+
+    ``codes``: (n, units) that every tensor held. Above 1 a kernel does not compute what the model
+    says. Each operator by itself: nothing is carried on, so this is as strict for a deep policy.
+    """
+    worst: dict[str, float] = {}
+    for operator in model.operators:
+        first, index = operator.inputs[0], operator.outputs[0]
+        values = {first: _real(model.tensors[first], codes[first])}
+        value, bound = _apply(operator, model, values, {first: np.zeros_like(values[first])})
+        result = model.tensors[index]
+        off = np.abs(np.clip(value, *_range(result, operator.fused)) - _real(result, codes[index]))
+        share = np.divide(off, bound, out=np.where(off > 0, np.inf, 0.0), where=bound > 0)
+        worst[operator.kind] = max(worst.get(operator.kind, 0.0), float(share.max()))
+    return worst
+
+
+def _real(tensor: Tensor, codes: Codes) -> Floats:
+    assert tensor.scale is not None
+    return tensor.scale * (codes.astype(np.float64) - tensor.zero_point)
 
 
 def _apply(

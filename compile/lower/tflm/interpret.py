@@ -15,6 +15,7 @@ from compile.lower.tflm.convert import quiet
 from compile.lower.tflm.model import Model, Tensor
 
 Codes = NDArray[Any]
+KEEPING_BYTES = 1 << 16  # of an interpreter that keeps all tensors: its planner alone takes 8 KiB
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,25 @@ class Interpreter:
             self._runtime.invoke()
             rows.append(self._runtime.get_output(0)[0])
         return np.stack(rows)
+
+    def tensors(self, source: Codes) -> dict[int, Codes]:
+        """What every computed tensor holds, (n, units) by index, for (n, obs_dim) of the input."""
+        from tflite_micro import runtime
+
+        model = self._policy.model
+        steps = [index for operator in model.operators for index in operator.outputs]
+        keeping = runtime.Interpreter.from_bytes(
+            self._policy.content,
+            arena_size=KEEPING_BYTES + sum(model.tensors[index].size_bytes + 16 for index in steps),
+            intrepreter_config=runtime.InterpreterConfig.kPreserveAllTensors,
+        )
+        rows: dict[int, list[Codes]] = {index: [] for index in steps}
+        for row in np.ascontiguousarray(source):
+            keeping.set_input(row[None], 0)
+            keeping.invoke()
+            for index in steps:
+                rows[index].append(np.array(keeping.GetTensor(index, 0)["tensor_data"]).reshape(-1))
+        return {model.source: source, **{index: np.stack(found) for index, found in rows.items()}}
 
     def used(self) -> tuple[int, int]:
         """(head, tail) bytes of the arena that the interpreter reports. After an inference."""
