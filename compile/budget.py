@@ -34,7 +34,7 @@ class Costs:
     total_bytes: NDArray[np.int64]  # (n,) every byte once: flash and RAM, stack included
     flash_bytes: NDArray[np.int64]  # (n,)
     ram_bytes: NDArray[np.int64]  # (n,) static buffers and stack
-    us: NDArray[np.float64]  # (n,) modelled microseconds, without the safety margin
+    us: NDArray[np.float64] | None  # (n,) modelled, without the safety margin; None: no model
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,8 @@ def parse_budget(
 def within(costs: Costs, budget: Budget, target: Target) -> Affordable:
     """Compare the costs with the budget and with what the target has free.
 
-    Time is compared with the target's gate margin on top, because it is modelled.
+    Time is compared with the target's gate margin on top, because it is modelled; without a model
+    it is not compared.
     """
     limits = _limits(costs, budget, target)
     fits = [limit.need <= limit.cap for limit in limits]
@@ -139,7 +140,6 @@ def _option_value(limit: Limit, index: int) -> str:
 
 def _limits(costs: Costs, budget: Budget, target: Target) -> tuple[Limit, ...]:
     flash, ram = target.memories["flash"].free_bytes, target.memories["ram"].free_bytes
-    gated = costs.us * target.gate_margin
     limits = []
     if budget.total_bytes is not None:
         limits.append(
@@ -148,14 +148,16 @@ def _limits(costs: Costs, budget: Budget, target: Target) -> tuple[Limit, ...]:
     for name, cap, own, need, option in (
         ("ram", budget.ram_bytes, ram, costs.ram_bytes, "--ram-kb"),
         ("flash", budget.flash_bytes, flash, costs.flash_bytes, "--flash-kb"),
-        ("cycles", budget.max_us, target.deadline_us, gated, "--max-us"),
+        ("cycles", budget.max_us, target.deadline_us, costs.us, "--max-us"),
     ):
+        if need is None:
+            continue
         users = cap is not None and cap < own
         limits.append(
             Limit(
                 name,
                 float(cap) if users and cap is not None else float(own),
-                need.astype(float),
+                need.astype(float) * (target.gate_margin if name == "cycles" else 1.0),
                 option if users else target.name,
             )
         )

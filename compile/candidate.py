@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,7 @@ from compile.quantize import quantize
 if TYPE_CHECKING:
     from torch import nn
 
+    from compile.candidate_tflm import OnTflm
     from hyperppo.checkpoint import Run
     from hyperppo.space import Architecture
     from targets.target import Target
@@ -38,28 +39,39 @@ PRECISION_TEXT = {
 }
 
 
+class Forward(Protocol):
+    """A quantised policy."""
+
+    def forward(self, observation: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(n, obs_dim) -> (n, act_dim)."""
+
+
 @dataclass(frozen=True)
 class Numerics:
     """Largest differences of an action between the forms of the policy, absolute."""
 
     observations: int
     torch_vs_onnxruntime: float
-    onnxruntime_vs_host_c: float
-    host_c_vs_target: float | None  # None without the cross-compiler
     tolerance: float
     unsaturated: float  # share of the compared action values strictly inside the range
+    onnxruntime_vs_host_c: float | None = None  # None with another backend, below too
+    host_c_vs_target: float | None = None  # None without the cross-compiler
+    onnxruntime_vs_tflm: float | None = None
+    tflm_vs_target: float | None = None  # None without --tflm-root
 
 
 @dataclass(frozen=True)
 class Quantization:
     """What fixed point does to a policy, and the proof that no sum overflows."""
 
-    input_range: tuple[float, ...]  # observations saturate at +- this
-    largest_sum: float  # that any observation can give, as a share of what 32 bits hold
     error_rms: float  # of an action against float32, on the recorded observations
     error_max: float
     return_float32: float  # flown in the simulator, same starts and disturbances
     return_fixed: float
+    input_range: tuple[float, ...] | None = None  # observations saturate at +- this
+    largest_sum: float | None = None  # of any observation, as a share of what 32 bits hold
+    error_bound: float | None = None  # TFLM: of an action, on the recorded observations
+    kernel_error: float | None = None  # TFLM: of its worst kernel, as a share of its bound
 
     @property
     def return_lost(self) -> float:
@@ -81,6 +93,17 @@ class OnTarget:
 
 
 @dataclass(frozen=True)
+class Exported:
+    """A policy as ONNX, and what it computes."""
+
+    policy: nn.Sequential
+    network: Network  # as read back from the file
+    observations: NDArray[np.float32]  # (n, obs_dim), of rollouts of that very policy
+    actions: NDArray[np.float32]  # (n, act_dim) of them, by onnxruntime
+    torch_error: float
+
+
+@dataclass(frozen=True)
 class Candidate:
     """A verified policy whose files lie in the staging folder."""
 
@@ -89,7 +112,7 @@ class Candidate:
     precision: str
     numerics: Numerics
     quantization: Quantization | None  # None for float32
-    on_target: OnTarget | None  # None without the cross-compiler
+    on_target: OnTarget | OnTflm | None  # None without the cross-compiler
 
 
 def build_candidate(
@@ -107,21 +130,9 @@ def build_candidate(
     CompileError when two forms of the policy differ by more than the tolerance; forms of a
     fixed-point policy may not differ at all.
     """
-    with progress.stage("weights") as found:
-        policy = run.policy(architecture)
-        network = network_from_torch(policy)
-        found.append(f"one GHN pass, {network.params} parameters")
-    with progress.stage("observe") as found:
-        observations = record(run, architecture, verify.OBSERVATIONS, seed)
-        found.append(f"{len(observations)} observations from rollouts of this policy")
-    with progress.stage("onnx") as found:
-        model = folder / "policy.onnx"
-        export_onnx(network, model, onnx_metadata(run, network))
-        by_torch = verify.run_torch(policy, observations)
-        by_onnx = verify.run_onnx(model, observations)
-        torch_error = verify.compare("torch and onnxruntime", by_torch, by_onnx)
-        found.append(f"onnxruntime within {torch_error:.1e} of torch")
-        lowered = network_from_onnx(model)
+    exported = export(run, architecture, seed, folder, progress)
+    policy, lowered = exported.policy, exported.network
+    observations, by_onnx = exported.observations, exported.actions
     fixed, quantization = None, None
     if precision != "f32":
         with progress.stage("quantize") as found:
@@ -156,16 +167,42 @@ def build_candidate(
                 f"machine code within {target_error:.1e} of the host's C, "
                 f"{on_target.sizes.total} B, {on_target.cycles.p2} cycles (model)"
             )
-    low, high = network.clip
     numerics = Numerics(
         observations=len(observations),
-        torch_vs_onnxruntime=torch_error,
+        torch_vs_onnxruntime=exported.torch_error,
         onnxruntime_vs_host_c=host_error,
         host_c_vs_target=target_error,
         tolerance=tolerance,
-        unsaturated=float(((by_host > low) & (by_host < high)).mean()),
+        unsaturated=unsaturated(lowered, by_host),
     )
-    return Candidate(architecture, network, precision, numerics, quantization, on_target)
+    return Candidate(architecture, lowered, precision, numerics, quantization, on_target)
+
+
+def export(
+    run: Run, architecture: Architecture, seed: int, folder: Path, progress: Progress
+) -> Exported:
+    """Write policy.onnx into ``folder`` and check it: what every backend begins with."""
+    with progress.stage("weights") as found:
+        policy = run.policy(architecture)
+        network = network_from_torch(policy)
+        found.append(f"one GHN pass, {network.params} parameters")
+    with progress.stage("observe") as found:
+        observations = record(run, architecture, verify.OBSERVATIONS, seed)
+        found.append(f"{len(observations)} observations from rollouts of this policy")
+    with progress.stage("onnx") as found:
+        model = folder / "policy.onnx"
+        export_onnx(network, model, onnx_metadata(run, network))
+        by_torch = verify.run_torch(policy, observations)
+        by_onnx = verify.run_onnx(model, observations)
+        torch_error = verify.compare("torch and onnxruntime", by_torch, by_onnx)
+        found.append(f"onnxruntime within {torch_error:.1e} of torch")
+        return Exported(policy, network_from_onnx(model), observations, by_onnx, torch_error)
+
+
+def unsaturated(network: Network, actions: NDArray[np.float32]) -> float:
+    """Share of the action values strictly inside the range."""
+    low, high = network.clip
+    return float(((actions > low) & (actions < high)).mean())
 
 
 def judge(
@@ -189,9 +226,7 @@ def judge(
     )
 
 
-def fly_both(
-    run: Run, policy: nn.Sequential, fixed: FixedNetwork, seed: int
-) -> tuple[float, float]:
+def fly_both(run: Run, policy: nn.Sequential, fixed: Forward, seed: int) -> tuple[float, float]:
     """Mean returns of the float32 and of the fixed-point policy in the simulator."""
     by_float = mean_return(run, lambda x: verify.run_torch(policy, x), seed)
     return by_float, mean_return(run, fixed.forward, seed)
@@ -229,7 +264,8 @@ def lower_to_c(
     name = ",".join(map(str, network.hidden))
     title = f"Policy {name} for {target.description}"
     precision = "f32" if fixed is None else fixed.precision
-    lines = essentials(network, run, target, precision, weights_in)
+    text = f"{PRECISION_TEXT[precision]}; weights in {weights_in}"
+    lines = essentials(network, run, target, text)
     kernels = lowering.core_kernels(target.core)
     (folder / "policy.h").write_text(
         lowering.policy_header(network, title, lines), encoding="utf-8"
@@ -243,15 +279,13 @@ def lower_to_c(
     return lowering.rejected_action(network)
 
 
-def essentials(
-    network: Network, run: Run, target: Target, precision: str, weights_in: str
-) -> list[str]:
-    """The lines of the C files' header comments that say what this policy is."""
+def essentials(network: Network, run: Run, target: Target, precision: str) -> list[str]:
+    """The lines of the header comments that say what this policy is; ``precision`` as text."""
     sizes = " -> ".join(map(str, (network.obs_dim, *network.hidden, network.act_dim)))
     activations = ", ".join(dict.fromkeys(layer.activation for layer in network.layers))
     lines = [
         f"Network: {sizes}, {activations}; {network.params} parameters, {network.macs} MACs",
-        f"Precision: {PRECISION_TEXT[precision]}; weights in {weights_in}",
+        f"Precision: {precision}",
         f"Target: {target.name} ({target.core})",
         f"Run: {run.task}, checkpoint sha256 {run.checkpoint_sha256[:16]}",
     ]
@@ -287,8 +321,9 @@ def write_vectors(
     observations: NDArray[np.float32],
     actions: NDArray[np.float32],
     tolerance: float,
+    origin: str = "this very C code gave for them on the host",
 ) -> None:
-    """Write observations.npz and policy_golden.h.
+    """Write observations.npz and policy_golden.h; ``origin``: what gave the actions.
 
     The golden vectors are those with the most actions inside the range: a saturated action
     hides errors.
@@ -298,7 +333,7 @@ def write_vectors(
     telling = np.argsort(-inside, kind="stable")[: max(GOLDEN_VECTORS, len(actions) // 2)]
     chosen = np.sort(telling[:: max(1, len(telling) // GOLDEN_VECTORS)][:GOLDEN_VECTORS])
     (folder / "policy_golden.h").write_text(
-        lowering.golden_header(observations[chosen], actions[chosen], tolerance),
+        lowering.golden_header(observations[chosen], actions[chosen], tolerance, origin),
         encoding="utf-8",
     )
 

@@ -63,6 +63,20 @@ def compile_command(
             metavar="NAME",
         ),
     ] = "f32",
+    backend: Annotated[
+        str,
+        typer.Option(
+            help="c, or tflm: a TensorFlow Lite for Microcontrollers model and C++ around it.",
+            metavar="NAME",
+        ),
+    ] = "c",
+    tflm_root: Annotated[
+        Path | None,
+        typer.Option(
+            help="TFLM's sources (a tflite-micro checkout), to build and link with.",
+            show_default=False,
+        ),
+    ] = None,
     weights_in: Annotated[
         str | None, typer.Option(help="flash or ram; default: the target's.", show_default=False)
     ] = None,
@@ -88,6 +102,8 @@ def compile_command(
             architecture=None if arch is None else parse_architecture(arch),
             run=run,
             precision=parse_precision(precision),
+            backend=parse_backend(backend),
+            tflm_root=tflm_root,
             weights_in=parse_placement(weights_in),
             out=out,
             seed=seed,
@@ -135,6 +151,13 @@ def parse_precision(text: str) -> str:
     return text
 
 
+def parse_backend(text: str) -> str:
+    """``--backend``: c or tflm."""
+    if text not in ("c", "tflm"):
+        raise CompileError(f"--backend takes c or tflm, not '{text}'")
+    return text
+
+
 def parse_placement(text: str | None) -> str | None:
     """``--weights-in``: flash or ram."""
     if text not in (None, "flash", "ram"):
@@ -161,7 +184,8 @@ def show(package: Package) -> None:
     quantization = facts["quantization"]
     stages = [name for name in numerics if "_vs_" in name and numerics[name] is not None]
     if quantization is not None:
-        stages.remove("onnxruntime_vs_host_c")  # the price of fixed point, stated by itself
+        price = "tflm" if facts["backend"] == "tflm" else "host_c"
+        stages.remove(f"onnxruntime_vs_{price}")  # of fixed point, stated by itself
     errors = [numerics[name] for name in stages]
     worth = {"return": choice["return_mean"], **choice["metrics"]}
     known = [f"{name} {value:.4g}" for name, value in worth.items() if value is not None]
@@ -179,7 +203,9 @@ def show(package: Package) -> None:
             f"{quantization['error_rms']:.1e} rms; return {quantization['return_fixed']:.4g}, "
             f"float32's {quantization['return_float32']:.4g}"
         )
-    if facts["toolchain"] is None:
+    if facts["backend"] == "tflm":
+        console.print(f"the budget was held against {facts['size']['compiled']['counted']}")
+    elif facts["toolchain"] is None:
         from targets.target import load_target
         from targets.toolchain import install_hint
 

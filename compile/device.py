@@ -45,16 +45,17 @@ def run_emulated(
 
 
 def count_cycles(
-    elf: Path, target: Target, observation: NDArray[np.float32], act_dim: int
+    elf: Path, target: Target, observation: NDArray[np.float32], act_dim: int, before: int = 0
 ) -> Cycles:
-    """Modelled cycles of policy_step, flash caches empty at its start."""
+    """Modelled cycles of policy_step, flash caches empty at its start, after so many ``before``."""
     from targets.emulator import Emulator
 
-    p1, p2 = (
-        _step(Emulator(elf, target, timed=True, taken_branch=refill), observation, act_dim)[1]
-        for refill in (1, 2)
-    )
-    return Cycles(p1, p2)
+    counts = []
+    for refill in (1, 2):
+        core = Emulator(elf, target, timed=True, taken_branch=refill)
+        steps = [_step(core, observation, act_dim)[1] for _ in range(before + 1)]
+        counts.append(steps[-1])
+    return Cycles(*counts)
 
 
 def _step(

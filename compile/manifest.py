@@ -8,10 +8,12 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import hyperppo
+from compile.candidate import OnTarget
 from compile.package import FORMAT, FORMAT_VERSION
 
 if TYPE_CHECKING:
-    from compile.candidate import Candidate, OnTarget
+    from compile.candidate import Candidate
+    from compile.candidate_tflm import OnTflm
     from compile.pipeline import Request, Survey
     from hyperppo.checkpoint import Run
     from targets.target import Target
@@ -29,7 +31,6 @@ def manifest(
     """Everything but the hashes, which come with the files."""
     board = survey.leaderboard
     network, on_target = candidate.network, candidate.on_target
-    cycles = float(survey.cycles[index])
     return {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
@@ -50,7 +51,7 @@ def manifest(
             "output": run.output,
         },
         "precision": candidate.precision,
-        "backend": "c",
+        "backend": request.backend,
         "weights_in": survey.weights_in,
         "seed": request.seed,
         "target": {
@@ -76,14 +77,14 @@ def manifest(
             "compiled": None if on_target is None else _compiled(on_target),
         },
         "cycles": {
-            "predicted": {"cycles": cycles, "us": cycles / target.clock_hz * 1e6},
+            "predicted": _predicted(survey, index),
             "emulated": None if on_target is None else _emulated(on_target, target),
         },
         "numerics": asdict(candidate.numerics),
         "quantization": None if candidate.quantization is None else asdict(candidate.quantization),
         "conventions": run.conventions,
         "toolchain": None
-        if on_target is None
+        if on_target is None or on_target.image is None
         else {
             "compiler": on_target.image.compiler_version,
             "flags": list(on_target.image.flags),
@@ -107,8 +108,12 @@ def cost_rows(facts: Mapping[str, Any]) -> list[tuple[str, str, str]]:
             f"{compiled[name]:,} B" if compiled else "-",
         )
         for name, label in names.items()
+        if name in predicted
     ]
     cycles, emulated = facts["cycles"]["predicted"], facts["cycles"]["emulated"]
+    if not cycles:
+        rows.append(("one inference", "no cycle model", "no cycle model"))
+        return rows
     rows.append(
         (
             "cycles (model)",
@@ -126,12 +131,20 @@ def cost_rows(facts: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     return rows
 
 
+def _predicted(survey: Survey, index: int) -> dict[str, float] | None:
+    if survey.cycles is None or survey.us is None:
+        return None
+    return {"cycles": float(survey.cycles[index]), "us": float(survey.us[index])}
+
+
 def _number(value: float) -> float | None:
     """JSON has no NaN: what was not measured is null."""
     return float(value) if math.isfinite(value) else None
 
 
-def _compiled(on_target: OnTarget) -> dict[str, int]:
+def _compiled(on_target: OnTarget | OnTflm) -> dict[str, Any]:
+    if not isinstance(on_target, OnTarget):
+        return on_target.facts()
     sizes = on_target.sizes
     return {
         "text_bytes": sizes.text,
@@ -145,8 +158,10 @@ def _compiled(on_target: OnTarget) -> dict[str, int]:
     }
 
 
-def _emulated(on_target: OnTarget, target: Target) -> dict[str, Any]:
+def _emulated(on_target: OnTarget | OnTflm, target: Target) -> dict[str, Any] | None:
     us = on_target.us(target)
+    if on_target.cycles is None or us is None:
+        return None
     return {
         "source": "model",
         "cycles_p1": on_target.cycles.p1,

@@ -25,13 +25,16 @@ def draw_pareto(path: Path, facts: dict[str, Any], survey: Survey, index: int) -
     returns = survey.leaderboard.return_mean
     within = survey.affordable.mask
     caps = {limit.name: limit for limit in survey.affordable.limits}
-    margin = caps["cycles"].need / survey.us  # the gate's safety factor, the same for all
-    panels = [
-        (left, survey.memory["total_bytes"] / 1024, "memory, KiB (predicted)", None),
-        (right, survey.us, "one inference, µs (cycle model)", caps["cycles"].cap / margin[0]),
-    ]
-    if "memory" in caps:
-        panels[0] = (*panels[0][:3], caps["memory"].cap / 1024)
+    memory_cap = caps["memory"].cap / 1024 if "memory" in caps else None
+    memory = survey.memory["total_bytes"] / 1024
+    panels = [(left, memory, "memory, KiB (predicted)", memory_cap)]
+    if survey.us is None:
+        right.text(0.5, 0.5, "no cycle model", ha="center", transform=right.transAxes)
+        right.set_axis_off()
+    else:
+        margin = caps["cycles"].need / survey.us  # the gate's safety factor, the same for all
+        time_cap = caps["cycles"].cap / margin[0]
+        panels.append((right, survey.us, "one inference, µs (cycle model)", time_cap))
     for axes, cost, label, cap in panels:
         axes.scatter(cost[~within], returns[~within], s=5, color="#e3e8ed", label="does not fit")
         axes.scatter(cost[within], returns[within], s=5, color=DOTS, label="fits the budget")

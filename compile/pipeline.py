@@ -19,10 +19,13 @@ from compile.progress import Progress
 from compile.select import ranking
 
 if TYPE_CHECKING:
+    from compile.candidate_tflm import OnTflm
     from hyperppo.checkpoint import Run
     from hyperppo.leaderboard import Leaderboard
+    from hyperppo.space import Architecture
     from targets.target import Target
 
+TFLM_PRECISIONS = ("f32", "i16", "i8")
 CHEAPEST_FIRST = ("i8", "i16", "f32")  # what `auto` tries
 RETURN_LOSS = 0.01  # share of float32's return that `auto` accepts to lose
 TRIES = 10  # candidates compiled before giving up: the model is far better than that
@@ -38,6 +41,8 @@ class Request:
     architecture: tuple[int, ...] | None = None  # instead of a choice by return
     run: Path | None = None  # default: the run that ships with the project
     precision: str = "f32"  # f32, i16, i8, i8x or auto
+    backend: str = "c"  # c or tflm
+    tflm_root: Path | None = None  # TFLM's sources, to link the tflm backend's policy with
     weights_in: str | None = None  # "flash" or "ram"; default: the target's
     out: Path | None = None  # default: build/TARGET
     seed: int = 0  # of the rollouts that the observations come from
@@ -58,8 +63,8 @@ class Survey:
     names: tuple[str, ...]
     leaderboard: Leaderboard
     memory: dict[str, NDArray[np.int64]]  # flash_bytes, ram_bytes, stack_bytes, total_bytes
-    cycles: NDArray[np.float64]  # cold caches, P = 2
-    us: NDArray[np.float64]
+    cycles: NDArray[np.float64] | None  # cold caches, P = 2; None without a cycle model
+    us: NDArray[np.float64] | None
     affordable: Affordable
     precision: str
     weights_in: str
@@ -71,6 +76,7 @@ def compile_policy(request: Request, progress: Progress | None = None) -> Packag
     Raises CompileError, HyperPPOError or TargetError, and then nothing was written.
     """
     progress = progress or Progress()
+    check_backend(request)
     target, run = load(request, progress)
     with staging(request.out_path) as folder:
         survey, index, candidate, rejected = settle(request, run, target, folder, progress)
@@ -80,6 +86,30 @@ def compile_policy(request: Request, progress: Progress | None = None) -> Packag
             complete = write_manifest(folder, facts)
             found.append(f"{len(complete['hashes']['files'])} files in {request.out_path}")
     return Package(request.out_path, complete)
+
+
+def check_backend(request: Request) -> None:
+    """CompileError on options that the tflm backend does not have, and where it is not there."""
+    if request.backend != "tflm":
+        if request.tflm_root is not None:
+            raise CompileError("--tflm-root is of --backend tflm")
+        return
+    if request.precision not in TFLM_PRECISIONS:
+        raise CompileError(
+            f"--backend tflm takes --precision {', '.join(TFLM_PRECISIONS)}, not "
+            f"{request.precision}"
+        )
+    if request.budget.max_us is not None:
+        raise CompileError("--backend tflm has no cycle model: --max-us is of --backend c")
+    if request.weights_in == "ram":
+        raise CompileError("--backend tflm keeps the model in flash: --weights-in flash")
+    from compile.lower.tflm import require
+
+    require()
+    if request.tflm_root is not None:
+        from compile.lower.tflm.build import check_tree
+
+        check_tree(request.tflm_root)
 
 
 def load(request: Request, progress: Progress) -> tuple[Target, Run]:
@@ -143,9 +173,16 @@ def enumerate_costs(
         space = run.space
         weights_in = request.weights_in or target.weights_in
         table = (space.table, space.obs_dim, space.act_dim, weights_in)
-        memory = predict_memory(target, precision, *table)
-        cycles = predict_cycles(target, precision, *table)
-        us = cycles / target.clock_hz * 1e6
+        cycles = us = None
+        if request.backend == "tflm":
+            from compile.lower.tflm.costs import predict_memory as predict_tflm
+
+            memory = predict_tflm(precision, *table[:3], run.activation, run.output)
+            weights_in = "flash"
+        else:
+            memory = predict_memory(target, precision, *table)
+            cycles = predict_cycles(target, precision, *table)
+            us = cycles / target.clock_hz * 1e6
         costs = Costs(memory["total_bytes"], memory["flash_bytes"], memory["ram_bytes"], us)
         affordable = within(costs, request.budget, target)
         over = ", ".join(f"{count} over on {name}" for name, count in affordable.over.items())
@@ -175,9 +212,10 @@ def choose(request: Request, run: Run, survey: Survey, progress: Progress) -> ND
             returns = survey.leaderboard.return_mean
             order = ranking(returns, cost, affordable.mask, request.at_least)
         best = int(order[0])
+        time = "no cycle model" if survey.us is None else f"{survey.us[best]:.1f} us"
         found.append(
             f"{survey.names[best]}, return {survey.leaderboard.return_mean[best]:.4g}, predicted "
-            f"{survey.memory['total_bytes'][best]} B, {survey.us[best]:.1f} us"
+            f"{survey.memory['total_bytes'][best]} B, {time}"
         )
     return order
 
@@ -198,16 +236,7 @@ def first_that_holds(
     rejected: list[dict[str, str]] = []
     for index in map(int, order[:TRIES]):
         architecture = run.space.architectures[index]
-        candidate = build_candidate(
-            run,
-            architecture,
-            target,
-            survey.precision,
-            survey.weights_in,
-            request.seed,
-            folder,
-            progress,
-        )
+        candidate = build(request, run, architecture, target, survey, folder, progress)
         why = over_in_truth(candidate.on_target, request, target)
         if not why:
             return index, candidate, rejected
@@ -223,16 +252,35 @@ def first_that_holds(
     )
 
 
-def over_in_truth(on_target: OnTarget | None, request: Request, target: Target) -> str:
+def build(
+    request: Request,
+    run: Run,
+    architecture: Architecture,
+    target: Target,
+    survey: Survey,
+    folder: Path,
+    progress: Progress,
+) -> Candidate:
+    """One architecture through the backend asked for."""
+    last = (request.seed, folder, progress)
+    if request.backend == "tflm":
+        from compile.candidate_tflm import build_in_tflm
+
+        root = request.tflm_root
+        return build_in_tflm(run, architecture, target, survey.precision, root, *last)
+    return build_candidate(run, architecture, target, survey.precision, survey.weights_in, *last)
+
+
+def over_in_truth(on_target: OnTarget | OnTflm | None, request: Request, target: Target) -> str:
     """Why a compiled candidate is over budget; empty when it is not, or was not compiled."""
     if on_target is None:
         return ""
-    sizes = on_target.sizes
+    sizes, us = on_target.sizes, on_target.us(target)
     costs = Costs(
         np.array([sizes.total]),
         np.array([sizes.flash]),
         np.array([sizes.ram]),
-        np.array([on_target.us(target)]),
+        None if us is None else np.array([us]),
     )
     return why_over(within(costs, request.budget, target).limits, 0)
 

@@ -52,7 +52,6 @@ def write_report(
         lstrip_blocks=True,
     )
     limits = {limit.name: limit for limit in survey.affordable.limits}
-    margin = float(limits["cycles"].need[0] / survey.us[0])
     memory_cap = limits["memory"].cap / 1024 if "memory" in limits else None
     charts = [
         chart(
@@ -62,14 +61,13 @@ def write_report(
             ("memory", "KiB"),
             memory_cap,
         ),
-        chart(
-            survey,
-            index,
-            survey.us,
-            ("one inference, cycle model", "µs"),
-            limits["cycles"].cap / margin,
-        ),
     ]
+    if survey.us is not None:
+        margin = float(limits["cycles"].need[0] / survey.us[0])
+        time_cap = limits["cycles"].cap / margin
+        charts.append(
+            chart(survey, index, survey.us, ("one inference, cycle model", "µs"), time_cap)
+        )
     html = environment.get_template("report.html.j2").render(
         facts=facts,
         charts=charts,
@@ -80,7 +78,7 @@ def write_report(
         limits=limits.values(),
         layers=layer_rows(candidate),
         budgets=best_per_budget(survey),
-        numerics=numeric_rows(facts["numerics"]),
+        numerics=numeric_rows(facts["numerics"], facts["backend"]),
     )
     path.write_text(html, encoding="utf-8")
 
@@ -122,22 +120,25 @@ def best_per_budget(survey: Survey) -> list[dict[str, Any]]:
                     "name": survey.names[best],
                     "return": float(returns[best]),
                     "bytes": int(total[best]),
-                    "us": float(survey.us[best]),
+                    "us": None if survey.us is None else float(survey.us[best]),
                 }
             )
     return rows
 
 
-def numeric_rows(numerics: dict[str, Any]) -> list[tuple[str, str]]:
-    """(comparison, largest difference)."""
+def numeric_rows(numerics: dict[str, Any], backend: str) -> list[tuple[str, str]]:
+    """(comparison, largest difference) of the comparisons that a backend makes."""
     titles = {
         "torch_vs_onnxruntime": "torch → policy.onnx in onnxruntime",
         "onnxruntime_vs_host_c": "onnxruntime → policy.c on this machine",
         "host_c_vs_target": "policy.c on this machine → machine code on the emulated core",
+        "onnxruntime_vs_tflm": "onnxruntime → policy.tflite in TFLM's interpreter",
+        "tflm_vs_target": "TFLM's interpreter → machine code on the emulated core",
     }
     return [
         (title, "not compiled" if numerics[name] is None else f"{numerics[name]:.2g}")
         for name, title in titles.items()
+        if ("tflm" in name) == (backend == "tflm") or name == "torch_vs_onnxruntime"
     ]
 
 

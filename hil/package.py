@@ -43,6 +43,11 @@ class DevicePackage:
         """The bare-metal image. Raises HilError when the package has none."""
         image = self.path / "bare_metal" / "policy.elf"
         if not image.is_file():
+            if self.manifest.get("backend") == "tflm":
+                raise HilError(
+                    f"{self.path} has the tflm backend and no image to run: the virtual device "
+                    "takes packages of hyperppo-compile --backend c"
+                )
             raise HilError(
                 f"{self.path} was compiled without a cross-compiler and has no image to run: "
                 "sudo apt-get install gcc-arm-none-eabi libnewlib-arm-none-eabi, "

@@ -145,7 +145,7 @@ def link_image(
         usage = ["-fcallgraph-info=su"]
         _compile([compiler, *common, *policy_flags, *usage, *_one_unit(policy_source, policy)])
         script = folder / "link.ld"
-        script.write_text(_linker_script(target, core / "link.ld", weights_in), encoding="utf-8")
+        script.write_text(linker_script(target, core / "link.ld", weights_in), encoding="utf-8")
         built = folder / "image.elf"
         link = [*target.isa_flags, "-nostartfiles", "-specs=nano.specs", f"-T{script}"]
         link += ["-Wl,--gc-sections", "-Wl,--build-id=none", "-Wl,--fatal-warnings"]
@@ -191,7 +191,8 @@ def _one_unit(source: Path, built: Path) -> list[str]:
     ]
 
 
-def _linker_script(target: Target, template: Path, weights_in: str) -> str:
+def linker_script(target: Target, template: Path, weights_in: str) -> str:
+    """The text of a core's linker script for a target's memories."""
     memory = "\n".join(
         f"    {name} ({'rx' if name == 'flash' else 'rwx'}) : "
         f"ORIGIN = {region.origin:#010x}, LENGTH = {region.size_bytes}"

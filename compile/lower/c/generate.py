@@ -120,13 +120,17 @@ def fixed_source(
 
 
 def golden_header(
-    observations: NDArray[np.float32], actions: NDArray[np.float32], tolerance: float
+    observations: NDArray[np.float32], actions: NDArray[np.float32], tolerance: float, origin: str
 ) -> str:
-    """policy_golden.h: (n, obs_dim) observations, (n, act_dim) actions, absolute tolerance."""
+    """policy_golden.h: (n, obs_dim) observations, (n, act_dim) actions, absolute tolerance.
+
+    ``origin``: the end of the sentence that says what gave the actions.
+    """
     return _render(
         "policy_golden.h.j2",
         observations=observations,
         actions=actions,
+        origin=origin,
         tolerance=float_literal(np.float32(tolerance)),
     )
 

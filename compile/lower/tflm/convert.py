@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 import os
 import tempfile
@@ -15,20 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from compile.errors import CompileError
 from compile.network import Network
 
-INSTALL = "pip install -c constraints.txt -e '.[tflm]'"
-PACKAGES = ("tensorflow", "tflite_micro")
 DTYPE = {"f32": "float32", "i16": "int16", "i8": "int8"}  # of input, output and activations
-
-
-def require() -> None:
-    """CompileError, with the command that installs them, where a package is missing."""
-    missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
-    if missing:
-        names = " and ".join(name.replace("_", "-") for name in missing)
-        raise CompileError(f"--backend tflm needs {names}, not installed here: {INSTALL}")
 
 
 def import_tensorflow() -> ModuleType:
@@ -40,7 +28,8 @@ def import_tensorflow() -> ModuleType:
 
         logging.getLogger("absl").setLevel(logging.ERROR)
         tensorflow.get_logger().setLevel(logging.ERROR)
-    return tensorflow
+    module: ModuleType = tensorflow
+    return module
 
 
 @contextmanager

@@ -47,7 +47,8 @@ class Policy:
             return observations
         limits = np.iinfo(self.source.dtype)
         codes = np.floor(observations * self.gain + np.float32(0.5)) + self.source.zero_point
-        return np.clip(codes, limits.min, limits.max).astype(self.source.dtype)
+        whole: Codes = np.clip(codes, limits.min, limits.max).astype(self.source.dtype)
+        return whole
 
     def decode(self, codes: Codes) -> NDArray[np.float32]:
         """(n, act_dim) of the output tensor -> actions."""
@@ -72,7 +73,7 @@ class Interpreter:
         size = 2 * arena(policy.model, pointer=8, recording=True).peak
         self._runtime = runtime.Interpreter.from_bytes(policy.content, arena_size=size)
 
-    def actions(self, observations: NDArray[np.float32]) -> NDArray[np.float32]:
+    def forward(self, observations: NDArray[np.float32]) -> NDArray[np.float32]:
         """(n, obs_dim) -> (n, act_dim), one inference a row."""
         return self._policy.decode(self.codes(self._policy.encode(observations)))
 
