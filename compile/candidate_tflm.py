@@ -175,7 +175,8 @@ def build_in_tflm(
             arena(policy.model, pointer=4, recording=False),
             linked,
         )
-        found.append(f"{on_target.total} B: {on_target.counted}")
+        unknown = "" if linked else " (model and arena; code is unknown without --tflm-root)"
+        found.append(f"{on_target.total} B{unknown}")
     numerics = Numerics(
         observations=len(observations),
         torch_vs_onnxruntime=exported.torch_error,

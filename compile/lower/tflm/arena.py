@@ -61,21 +61,34 @@ class Arena:
     tail: int  # everything that stays
     peak: int  # the smallest multiple of 16 with which the set-up succeeds
 
-    @property
-    def used(self) -> int:
-        """What TFLM reports as used."""
-        return self.head + self.tail
+
+@dataclass(frozen=True)
+class Others:
+    """What the widths of the layers have no part in."""
+
+    tail: int
+    set_up: int  # the most that head and tail take before there are tensors
 
 
-def target_arena(model: Model) -> int:
-    """Bytes to reserve on a target with 4-byte pointers, margin included, a multiple of 16."""
-    rules = arena(model, pointer=4, recording=False)
-    margin = MARGIN_FIXED + MARGIN_OPERATOR * len(model.operators)
-    return rules.peak + margin
+def target_arena(model: Model, others: Others | None = None) -> int:
+    """Bytes to reserve on a target with 4-byte pointers, margin included, a multiple of 16.
+
+    ``others``: of a model with the same operators, to save time.
+    """
+    rules = arena(model, pointer=4, recording=False, others=others)
+    return rules.peak + MARGIN_FIXED + MARGIN_OPERATOR * len(model.operators)
 
 
-def arena(model: Model, pointer: int, recording: bool) -> Arena:
+def arena(model: Model, pointer: int, recording: bool, others: Others | None = None) -> Arena:
     """Replay the set-up of a model; ``recording``: with the host interpreter's allocators."""
+    others = others or others_than_tensors(model, pointer, recording)
+    head = plan(_lifetimes(model))
+    peak = max(others.set_up, head + others.tail)
+    return Arena(head, others.tail, _up(peak, ALIGNMENT))
+
+
+def others_than_tensors(model: Model, pointer: int = 4, recording: bool = False) -> Others:
+    """Everything in the arena but the tensors."""
     tail = 0
     peak = 0
 
@@ -91,37 +104,35 @@ def arena(model: Model, pointer: int, recording: bool) -> Arena:
     keep(struct("GreedyMemoryPlanner"))
     keep(struct(f"{prefix}MicroAllocator"))
     keep(struct("MicroBuiltinDataAllocator"))
-    requests = SCRATCH_REQUESTS * struct("ScratchBufferRequest")
     keep(struct("SubgraphAllocations"))
     keep(struct("TfLiteEvalTensor") * len(model.tensors))
     keep(struct("NodeAndRegistration") * len(model.operators))
     for operator in model.operators:
-        if f"{operator.kind} parameters" in STRUCTURES:
-            name = f"{operator.kind} parameters"
+        name = f"{operator.kind} parameters"
+        if name in STRUCTURES:
             keep(struct(name), structure_alignment(STRUCTURES[name], pointer))
-    for operator in model.operators:
-        if f"{operator.kind} data" in STRUCTURES:
-            keep(struct(f"{operator.kind} data"), ALIGNMENT)
-    for operator in model.operators:
-        if f"{operator.kind} data" in STRUCTURES:
-            there = requests
-            for index in (*operator.inputs, *operator.outputs):
-                there = _up(there, pointer) + struct("TfLiteTensor")
-                for size, alignment in _quantization(model.tensors[index], pointer):
-                    there = _up(there, alignment) + size
-            peak = max(peak, there + tail)
-    buffers = _lifetimes(model)
+    prepared = [o for o in model.operators if f"{o.kind} data" in STRUCTURES]
+    for operator in prepared:
+        keep(struct(f"{operator.kind} data"), ALIGNMENT)
+    requests = SCRATCH_REQUESTS * struct("ScratchBufferRequest")
+    for operator in prepared:
+        there = requests
+        for index in (*operator.inputs, *operator.outputs):
+            there = _up(there, pointer) + struct("TfLiteTensor")
+            for size, alignment in _quantization(model.tensors[index], pointer):
+                there = _up(there, alignment) + size
+        peak = max(peak, there + tail)
     notes = _up(requests, pointer) + pointer
     notes = _up(notes, pointer) + struct("AllocationInfo") * len(model.tensors)
-    planning = _up(notes, ALIGNMENT) + PLANNER_BYTES * len(buffers)
+    buffers = sum(not tensor.constant for tensor in model.tensors)
+    planning = _up(notes, ALIGNMENT) + PLANNER_BYTES * buffers
     peak = max(peak, planning + _up(tail, ALIGNMENT))
-    head = plan(buffers)
     for index in (model.source, model.result):
         keep(pointer, ALIGNMENT)
         keep(struct("TfLiteTensor"))
         for size, alignment in _quantization(model.tensors[index], pointer):
             keep(size, alignment)
-    return Arena(head, tail, _up(max(peak, head + tail), ALIGNMENT))
+    return Others(tail, peak)
 
 
 def structure_bytes(fields: str, pointer: int) -> int:

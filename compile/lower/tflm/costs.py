@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compile.errors import CompileError
-from compile.lower.tflm.arena import target_arena
+from compile.lower.tflm.arena import others_than_tensors, target_arena
 from compile.lower.tflm.model import BYTES, Model, Operator, Tensor
 
 Integers = NDArray[np.int64]
@@ -48,15 +48,17 @@ def predict_memory(
     """
     if (precision, activation) not in OVERHEAD:
         raise CompileError(f"--backend tflm has no size model for hidden {activation} layers")
-    flash, ram = [], []
-    for row in table:
-        hidden = tuple(int(width) for width in row if width)
-        flash.append(model_bytes(precision, (obs_dim, *hidden, act_dim), activation))
-        flash[-1] += table_bytes(precision, obs_dim)
-        ram.append(
-            target_arena(outline(precision, (obs_dim, *hidden, act_dim), activation, output))
-        )
-    totals = {"flash_bytes": np.array(flash), "ram_bytes": np.array(ram)}
+    shapes = [(obs_dim, *(int(width) for width in row if width), act_dim) for row in table]
+    flash = [model_bytes(precision, sizes, activation) for sizes in shapes]
+    outlines = [outline(precision, sizes, activation, output) for sizes in shapes]
+    # All but the tensors is the same for all networks of a depth.
+    depths = {len(model.operators): model for model in outlines}
+    others = {depth: others_than_tensors(model) for depth, model in depths.items()}
+    ram = [target_arena(model, others[len(model.operators)]) for model in outlines]
+    totals = {
+        "flash_bytes": np.array(flash) + table_bytes(precision, obs_dim),
+        "ram_bytes": np.array(ram),
+    }
     return {**totals, "total_bytes": totals["flash_bytes"] + totals["ram_bytes"]}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,7 +40,7 @@ class Tensor:
     @property
     def size_bytes(self) -> int:
         """Bytes of its values."""
-        return int(np.prod(self.shape)) * BYTES[self.dtype]
+        return math.prod(self.shape) * BYTES[self.dtype]
 
     @property
     def real(self) -> Floats:
