@@ -321,7 +321,7 @@ def write_vectors(
     observations: NDArray[np.float32],
     actions: NDArray[np.float32],
     tolerance: float,
-    origin: str = "this very C code gave for them on the host",
+    origin: str = lowering.FROM_C,
 ) -> None:
     """Write observations.npz and policy_golden.h; ``origin``: what gave the actions.
 
