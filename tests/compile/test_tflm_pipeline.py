@@ -1,11 +1,8 @@
-"""hyperppo-compile --backend tflm: options, package, budget, errors; one run as a user makes it."""
+"""hyperppo-compile --backend tflm: options, package, budget, errors."""
 
 from __future__ import annotations
 
-import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -182,20 +179,3 @@ def test_a_quantised_policy_beyond_its_bound(
     with pytest.raises(CompileError, match="more than its quantisation explains"):
         compile_policy(request(tmp_path / "p", architecture=(4,), precision="i16"))
     assert list(tmp_path.iterdir()) == []
-
-
-@installed
-def test_as_a_user_runs_it(tmp_path: Path) -> None:
-    out = tmp_path / "p"
-    code = "import sys; from compile.cli import main; sys.exit(main())"
-    arguments = ["--target", "crazyflie21", "--backend", "tflm", "--budget-kb", "8"]
-    arguments += ["--precision", "i8", "--arch", "16", "--out", str(out), "--json"]
-    done = subprocess.run(
-        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    facts = json.loads(done.stdout)  # nothing of TensorFlow's is in it
-    assert facts == load_package(out).manifest
-    assert facts["quantization"]["return_fixed"] > 0.9 * facts["quantization"]["return_float32"]
-    stages = "load filter choose weights observe onnx tensorflow convert tflm device package"
-    assert [line.split()[0] for line in done.stderr.splitlines()] == stages.split()  # nor here
