@@ -41,6 +41,11 @@ def build(package: DevicePackage, base: Path, out: Path, tell: Progress) -> Firm
             f"{base} is no Crazyflie firmware (no tools/make/oot.mk); get it with "
             "git clone --recursive https://github.com/bitcraze/crazyflie-firmware"
         )
+    if not (package.path / "crazyflie_app").is_dir():
+        raise HilError(
+            f"{package.path} has no Crazyflie app: hyperppo-hil flash takes packages of "
+            "hyperppo-compile --backend c"
+        )
     for tool, hint in (("make", "make"), ("arm-none-eabi-gcc", "gcc-arm-none-eabi")):
         if shutil.which(tool) is None:
             raise HilError(f"no {tool} on this machine: sudo apt-get install {hint}")

@@ -53,8 +53,8 @@ def convert(network: Network, observations: NDArray[np.float32], precision: str)
     """The .tflite file of a network; (n, obs_dim) observations calibrate i8 and i16.
 
     Input and output are tensors (1, n) of DTYPE[precision]. A dense layer's weights share one
-    scale: TFLM's kernels before 2025 refuse a scale for each row, and a row's scale costs 12
-    bytes of model and 8 of arena.
+    scale: versions of TFLM differ in whether they take a scale for each row, and it would cost
+    12 bytes of model and 8 of arena a row.
     """
     tensorflow = import_tensorflow()
     with quiet():

@@ -1,7 +1,7 @@
 // A stand-in for the part of TFLM's C++ API that policy_tflm.cc uses, by its names and signatures.
 // It is not TFLM: Invoke calls a hook, behind which the tests put the tflite-micro interpreter with
 // TFLM's real kernels. So the tests run the generated C++ itself, and TFLM's arithmetic.
-// STANDIN_NAMESPACE_MICRO declares the classes where TFLM has them since 2026.
+// STANDIN_NAMESPACE_MICRO declares the classes where recent versions of TFLM have them.
 #ifndef STANDIN_MICRO_INTERPRETER_H
 #define STANDIN_MICRO_INTERPRETER_H
 
