@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import struct
@@ -154,6 +155,12 @@ def test_images_that_must_not_be_flashed(package: Path, tree: Path, tmp_path: Pa
         (tree / "image").write_bytes(image)
         with pytest.raises(HilError, match=problem):
             flash.build(opened, tree, tmp_path / "out", lambda *_: None)
+
+
+def test_a_package_without_an_app(package: Path, tree: Path, tmp_path: Path) -> None:
+    bare = dataclasses.replace(open_package(package), path=tmp_path)
+    with pytest.raises(HilError, match=r"has no Crazyflie app.*--backend c"):
+        flash.build(bare, tree, tmp_path / "out", lambda *_: None)
 
 
 def test_trees_that_do_not_build(package: Path, tree: Path, tmp_path: Path) -> None:
