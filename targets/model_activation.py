@@ -34,7 +34,6 @@ def cycle_terms(layers: Layers, behind: NDArray[np.bool_]) -> Terms:
         "elu_group": _sum(elu // 4),
         "clip_call": _sum(clip > 0),
         "clip_group": _sum(clip // 4),
-        "clip_loop": _sum(clip >= 8),
         "clip_rest": _sum(clip % 4),
         "half_group": _sum(half * layers.rows // 4),
     }
@@ -64,11 +63,11 @@ def code_terms(layers: Layers, behind: NDArray[np.bool_]) -> Terms:
 def by_unit(name: str, layers: Layers, outputs: tuple[str, ...]) -> Terms:
     """A loop over the actions, for some of the last layer's activations: so much, and by unit.
 
-    The compiler unrolls a few turns, so the terms are the same for cycles and for code.
+    The compiler unrolls it where it is short, so code grows with the units as time does.
     """
     loop = layers.last & np.isin(layers.output, outputs)
     units = np.where(loop, layers.outputs, 0)
-    return {name: _sum(loop), f"{name}_unit": _sum(units), f"{name}_long": _sum(units > 8)}
+    return {name: _sum(loop), f"{name}_unit": _sum(units)}
 
 
 def constant_terms(layers: Layers, behind: NDArray[np.bool_]) -> Terms:

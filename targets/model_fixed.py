@@ -117,7 +117,6 @@ def _output_terms(layers: Layers) -> Terms:
     converted = np.where(exact, layers.outputs, np.where(layers.last, layers.rows, 0))
     return {
         "convert_group": (converted // 4).sum(axis=1),
-        "convert_loop": (converted >= 8).sum(axis=1),
         "convert_rest": (converted % 4).sum(axis=1),
         **model_activation.by_unit("leak", layers, model_activation.LEAKY),
         **model_activation.by_unit("copy", layers, ("elu",)),
