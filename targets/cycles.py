@@ -49,7 +49,8 @@ def fit_cycles(layers: shapes.Layers, measured: Floats, precision: str) -> dict[
 
 def least_squares(terms: Terms, measured: Floats, weight: Floats, what: str) -> dict[str, float]:
     """Constants, named `what`_term, whose terms add up to what was measured (n,)."""
-    scaled = np.stack([*terms.values()], axis=1).astype(np.float64) * weight[:, None]
+    columns = [np.broadcast_to(column, measured.shape) for column in terms.values()]
+    scaled = np.stack(columns, axis=1).astype(np.float64) * weight[:, None]
     size = np.maximum(np.abs(scaled).max(axis=0), 1e-12)  # columns of like size: a stable solution
     ridge = RIDGE * np.eye(len(size))
     rows = np.vstack([scaled / size, ridge])
@@ -71,7 +72,7 @@ def weighted(terms: Terms, constants: Mapping[str, float], what: str, target: st
             f"the fitted constants of {target} have no {what}_{missing[0]}: "
             f"run `python -m compile.fit --target {target}`"
         )
-    total = np.zeros(len(next(iter(terms.values()))))
+    total = np.zeros(max(map(len, terms.values())))
     for term, column in terms.items():
         total += column * constants[f"{what}_{term}"]
     return total

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,12 +40,12 @@ class Layers:
     activation: NDArray[np.str_]  # (n, 1) or (1, 1), one of ACTIVATIONS, of the hidden layers
     output: NDArray[np.str_]  # likewise, of the last layer
 
-    @property
+    @cached_property
     def rows(self) -> Integers:
         """Rows computed, padding included."""
         return 8 * self.panels8 + 4 * self.panels4
 
-    @property
+    @cached_property
     def last(self) -> NDArray[np.bool_]:
         """(n, depth+1) the output layer."""
         return self.present & ~self.hidden
