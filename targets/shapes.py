@@ -64,7 +64,7 @@ def layers(
     TargetError for a precision without kernels, an unknown activation or a malformed table.
     """
     names = [np.reshape(np.asarray(given), (-1, 1)) for given in (activation, output)]
-    for name in {*names[0].flat, *names[1].flat} - {*ACTIVATIONS}:
+    for name in {*map(str, names[0].flat), *map(str, names[1].flat)} - {*ACTIVATIONS}:
         raise TargetError(f"no kernels for activation {name!r}: {', '.join(ACTIVATIONS)}")
     if precision not in PRECISIONS:
         raise TargetError(f"no kernels for precision {precision!r}: {', '.join(PRECISIONS)}")
