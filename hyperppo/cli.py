@@ -65,7 +65,10 @@ def train(
     plant: Annotated[str | None, typer.Option(help=_PLANT)] = None,
     episodes: Annotated[int, typer.Option(help="Episodes an architecture, leaderboard.")] = 16,
     evaluate_every: Annotated[
-        int, typer.Option(help="Evaluate a sample of architectures every so many steps; 0: never.")
+        int,
+        typer.Option(
+            help="Evaluate a sample every so many steps and keep the best policies; 0: the last."
+        ),
     ] = 0,
     threads: ThreadsOption = None,
     as_json: JsonOption = False,
