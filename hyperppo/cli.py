@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from hyperppo.errors import HyperPPOError
+from hyperppo.experiments.command import experiment
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 
@@ -298,43 +299,7 @@ def fly(
         typer.echo(f"{key:18} {value}")
 
 
-class Experiment(StrEnum):
-    """One figure or table of the paper."""
-
-    mix = "mix"  # section III-A: PPO on data mixed over architectures
-
-
-@app.command()
-def experiment(
-    name: Annotated[Experiment, typer.Argument(help="mix: section III-A.")],
-    steps: Annotated[int, typer.Option(help="Control steps of each training.")] = 3_000_000,
-    seed: Annotated[int, typer.Option(help="Seeds every random source.")] = 0,
-    out: Annotated[Path | None, typer.Option(help="Folder (default build/NAME).")] = None,
-    threads: ThreadsOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Repeat one experiment of the paper: its data as JSON, its figure as PNG.
-
-    Example: hyperppo experiment mix --steps 3000000 --out build/mix
-    """
-    from rich.console import Console
-    from rich.progress import Progress
-
-    from hyperppo.experiments import mix
-    from hyperppo.processor import set_threads
-
-    set_threads(threads)
-    folder = out or Path("build") / name.value
-    with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(name.value, total=1.0)
-        found = mix.run(folder, steps, seed, lambda done: bar.update(task, completed=done))
-    summary = {key: found[key] for key in ("final_reward", "final_spread")}
-    if as_json:
-        typer.echo(json.dumps({**summary, "picture": str(folder / "mix.png")}))
-        return
-    for key, (own, mixed) in summary.items():
-        typer.echo(f"{key:14} each its own data {own:.3f}   mixed {mixed:.3f}")
-    typer.echo(f"{'picture':14} {folder / 'mix.png'}")
+app.command()(experiment)
 
 
 @app.command()

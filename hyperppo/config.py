@@ -71,6 +71,7 @@ class PPOConfig:
     decay_last: float = 0.3  # share of the run over which the learning rate goes to 0
     critic_learning_rate: float = 2e-3
     critic_hidden: tuple[int, ...] = (64, 64)
+    critic_sees_architecture: bool = True  # False: an ablation
     mix_architectures: bool = False  # the mistake of section III-A: see experiments/mix.py
     average: float = 0.95  # decay an iteration of the averaged GHN that is evaluated; 0: none
 

@@ -115,15 +115,21 @@ def locked(out: Path) -> Iterator[None]:
         yield
 
 
-def train(trainer: Trainer, out: Path, console: Console, evaluate_every: int = 0) -> bool:
+Look = Callable[[Trainer, Path, int], object]
+"""What is done with a training from time to time: (trainer, run directory, control steps)."""
+
+
+def train(
+    trainer: Trainer, out: Path, console: Console, evaluate_every: int = 0, look: Look = watch
+) -> bool:
     """Train to the end, with a progress bar; False when Ctrl-C stopped it at a checkpoint.
 
-    Every `evaluate_every` steps (0: never) a sample of architectures is evaluated into
-    `evaluations.jsonl`. Raises HyperPPOError when the losses are not finite, or when the disk is
-    full; the last checkpoint is valid then.
+    Every `evaluate_every` steps (0: never) there is a `look`: by default a sample of architectures
+    is evaluated into `evaluations.jsonl`. Raises HyperPPOError when the losses are not finite, or
+    when the disk is full; the last checkpoint is valid then.
     """
     try:
-        return _train(trainer, out, console, evaluate_every)
+        return _train(trainer, out, console, evaluate_every, look)
     except OSError as error:
         raise HyperPPOError(
             f"cannot write to {out}: {error.strerror or error}; the last checkpoint is valid: "
@@ -131,7 +137,7 @@ def train(trainer: Trainer, out: Path, console: Console, evaluate_every: int = 0
         ) from None
 
 
-def _train(trainer: Trainer, out: Path, console: Console, evaluate_every: int) -> bool:
+def _train(trainer: Trainer, out: Path, console: Console, evaluate_every: int, look: Look) -> bool:
     # TensorBoard would import TensorFlow where it is installed: seconds, and many lines of noise.
     sys.modules.setdefault("tensorboard.compat.notf", ModuleType("notf"))
     from torch.utils.tensorboard import SummaryWriter
@@ -169,7 +175,7 @@ def _train(trainer: Trainer, out: Path, console: Console, evaluate_every: int) -
                 evaluate_every
                 and steps // evaluate_every > (steps - per_iteration) // evaluate_every
             ):
-                watch(trainer, out, steps)
+                look(trainer, out, steps)
             if time.monotonic() - saved > _CHECKPOINT_EVERY_S:
                 save_checkpoint(out, trainer.state_dict())
                 saved = time.monotonic()

@@ -101,6 +101,8 @@ class Trainer:
         M = len(architectures)
         E = N // M
         features = architecture_features(self.space, architectures).to(self.device)
+        if not options.critic_sees_architecture:
+            features = torch.zeros_like(features)
         per_env = features.repeat_interleave(E, 0)
         critic_input = torch.cat(
             (self.critic_norm(rollout.critic_input), per_env.expand(T + 1, N, -1)), dim=-1

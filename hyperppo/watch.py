@@ -36,18 +36,22 @@ def progress_figures(log: dict[str, float], speed: float) -> str:
     )
 
 
+def snapshot(trainer: Trainer, out: Path) -> Run:
+    """What a training would leave if it ended now, on the CPU: further steps do not change it."""
+    policy = copy.deepcopy(trainer.averaged).cpu()
+    norm = copy.deepcopy(trainer.observation_norm).cpu()
+    return Run(out, trainer.config, trainer.space, {}, policy, norm, trainer.iteration)
+
+
 def watch(trainer: Trainer, out: Path, steps: int) -> dict[str, Any]:
     """Evaluate a sample of architectures and add a line to `evaluations.jsonl`; returns it.
 
     The line holds the paper's max / 90% / 80% architectures of the sample. The training's own
     random sources are not touched: a watched run ends like one that is not.
     """
-    space = trainer.space
+    run, space = snapshot(trainer, out), trainer.space
     picked = np.linspace(0, len(space) - 1, min(_SAMPLE, len(space))).round().astype(int)
     architectures = [space.architectures[i] for i in picked]
-    policy = copy.deepcopy(trainer.averaged).cpu()
-    norm = copy.deepcopy(trainer.observation_norm).cpu()
-    run = Run(out, trainer.config, space, {}, policy, norm, trainer.iteration)
     board = evaluate(run, architectures, _EPISODES, trainer.config.seed)
     rows = board_rows(board, architectures, space)
     chosen = [smallest_within(board.return_mean, board.params, share) for share in SHARES]
