@@ -14,7 +14,7 @@ from hyperppo import ppo
 from hyperppo.batch import Batch, cut, mix
 from hyperppo.config import RunConfig
 from hyperppo.critic import Critic, architecture_features
-from hyperppo.envs.base import VectorEnv
+from hyperppo.envs.base import Hardening, VectorEnv
 from hyperppo.errors import HyperPPOError
 from hyperppo.groups import by_group
 from hyperppo.normalizer import RunningNorm
@@ -53,6 +53,8 @@ class Trainer:
 
     def step(self) -> dict[str, float]:
         """One iteration of Algorithm 1; returns what there is to log."""
+        if isinstance(self.env, Hardening):
+            self.env.set_progress(self.iteration / self.config.iterations)
         architectures = self.sampler.draw(self.config.meta_batch)  # a meta-batch of the space
         rollout = self.collect(architectures)  # estimate their weights, act on-policy
         batch, log = self.advantages(rollout, architectures)  # critic of state and architecture
