@@ -80,6 +80,7 @@ def train(
     """
     from rich.console import Console
 
+    from hyperppo import parallel
     from hyperppo import train as job
     from hyperppo.config import make_config
     from hyperppo.envs.quadrotor.plants import plant_options
@@ -89,9 +90,11 @@ def train(
     from hyperppo.space import parse_architecture
     from hyperppo.tables import print_shares
 
-    console = Console(stderr=True)
     set_threads(threads)
+    parallel.join()
+    console = Console(stderr=True, quiet=not parallel.is_first())
     directory = out or Path("runs") / task.replace(":", "-")
+    resume = resume or (parallel.restarted() and job.has_run(directory))
     if resume:
         job.check_resumable(directory)
     else:
@@ -99,7 +102,9 @@ def train(
         if arch is not None:
             given["architecture"] = parse_architecture(arch)
         if algo is Algo.ppo:
-            given["meta_batch"] = 1
+            given["meta_batch"] = parallel.processes()  # copies of the one architecture
+        if parallel.processes() > 1:
+            given["shards"] = parallel.processes()
         optional = {"steps": steps, "num_envs": num_envs, "meta_batch": meta_batch}
         given |= {name: value for name, value in optional.items() if value is not None}
         if plant:
@@ -120,7 +125,8 @@ def train(
             )
             raise typer.Exit(130)
         board = rank(directory, episodes, trainer.config.seed, console)
-    print_shares(board, directory, as_json)
+    if parallel.is_first():
+        print_shares(board, directory, as_json)
 
 
 @app.command()
@@ -163,6 +169,7 @@ def evaluate(
     from rich.console import Console
     from rich.progress import Progress
 
+    from hyperppo import parallel
     from hyperppo.checkpoint import load_run
     from hyperppo.config import apply_override
     from hyperppo.envs.quadrotor.goals import shares
@@ -180,10 +187,12 @@ def evaluate(
     if all_ and (scenario or plant or set_):
         raise HyperPPOError("the leaderboard (--all) takes no --scenario, --plant or --set")
     set_threads(threads)
+    parallel.join()
     if all_:
-        console = Console(stderr=True)
+        console = Console(stderr=True, quiet=not parallel.is_first())
         board = rank(run, episodes, seed, console, deterministic=not sampled, halving=halving)
-        print_shares(board, run, as_json)
+        if parallel.is_first():
+            print_shares(board, run, as_json)
         return
     loaded = load_run(run)
     architectures = [parse_architecture(text) for text in arch or []]
@@ -198,7 +207,8 @@ def evaluate(
         apply_override(options, override)
     if scenario:
         options["env"]["scenarios"] = shares(scenario)
-    with Progress(console=Console(stderr=True), transient=True) as bar:
+    console = Console(stderr=True, quiet=not parallel.is_first())
+    with Progress(console=console, transient=True) as bar:
         task = bar.add_task(f"{len(architectures)} architectures x {episodes} episodes", total=1.0)
         board = measure(
             loaded,
@@ -209,7 +219,8 @@ def evaluate(
             env_options=options["env"],
             progress=lambda fraction: bar.update(task, completed=fraction),
         )
-    print_architectures(board, architectures, loaded.space, run.name, as_json)
+    if parallel.is_first():
+        print_architectures(board, architectures, loaded.space, run.name, as_json)
 
 
 @app.command()

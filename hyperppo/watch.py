@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from hyperppo import parallel
 from hyperppo.checkpoint import EVALUATIONS, Run
 from hyperppo.evaluate import evaluate
 from hyperppo.groups import SIZES
@@ -61,6 +62,7 @@ def watch(trainer: Trainer, out: Path, steps: int) -> dict[str, Any]:
         "architectures": len(architectures),
         "shares": [{"share": s, **rows[i]} for s, i in zip(SHARES, chosen, strict=True)],
     }
-    with (out / EVALUATIONS).open("a") as file:
-        file.write(json.dumps(line) + "\n")
+    if parallel.is_first():
+        with (out / EVALUATIONS).open("a") as file:
+            file.write(json.dumps(line) + "\n")
     return line

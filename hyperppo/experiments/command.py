@@ -61,6 +61,7 @@ def experiment(
     """
     from rich.console import Console
 
+    from hyperppo import parallel
     from hyperppo.processor import set_threads
 
     if min(seeds, episodes, evaluations or 1, steps or 1) < 1 or not 0 < scale <= 1:
@@ -68,6 +69,8 @@ def experiment(
             "--seeds, --steps, --evaluations and --episodes must be at least 1, "
             "--scale above 0 and at most 1"
         )
+    if parallel.launched() > 1:
+        raise HyperPPOError("an experiment is one process: give several seeds a process each")
     set_threads(threads)
     folder, console = out or Path("build") / name.value, Console(stderr=True)
     if name is Name.mix:
