@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from hyperppo import parallel
 from hyperppo.checkpoint import EVALUATIONS, Run, save_best
 from hyperppo.evaluate import evaluate
 from hyperppo.groups import SIZES
@@ -37,6 +38,13 @@ def progress_figures(log: dict[str, float], speed: float) -> str:
     )
 
 
+def snapshot(trainer: Trainer, out: Path) -> Run:
+    """What a training would leave if it ended now, on the CPU: further steps do not change it."""
+    policy = copy.deepcopy(trainer.averaged).cpu()
+    norm = copy.deepcopy(trainer.observation_norm).cpu()
+    return Run(out, trainer.config, trainer.space, {}, policy, norm, trainer.iteration)
+
+
 def watch(trainer: Trainer, out: Path, steps: int) -> dict[str, Any]:
     """Evaluate a sample of architectures and add a line to `evaluations.jsonl`; returns it.
 
@@ -45,12 +53,9 @@ def watch(trainer: Trainer, out: Path, steps: int) -> dict[str, Any]:
     kept as the run's: the last one is often more accurate, and crashes more. The training's own
     random sources are not touched: a watched run trains like one that is not.
     """
-    space = trainer.space
+    run, space = snapshot(trainer, out), trainer.space
     picked = np.linspace(0, len(space) - 1, min(_SAMPLE, len(space))).round().astype(int)
     architectures = [space.architectures[i] for i in picked]
-    policy = copy.deepcopy(trainer.averaged).cpu()
-    norm = copy.deepcopy(trainer.observation_norm).cpu()
-    run = Run(out, trainer.config, space, {}, policy, norm, trainer.iteration)
     board = evaluate(run, architectures, _EPISODES, trainer.config.seed)
     rows = board_rows(board, architectures, space)
     chosen = [smallest_within(board.return_mean, board.params, share) for share in SHARES]
@@ -63,10 +68,12 @@ def watch(trainer: Trainer, out: Path, steps: int) -> dict[str, Any]:
         "score": round(score, 4),
         "shares": [{"share": s, **rows[i]} for s, i in zip(SHARES, chosen, strict=True)],
     }
-    if score >= best_score(out):
-        save_best(out, trainer.state_dict())
-    with (out / EVALUATIONS).open("a") as file:
-        file.write(json.dumps(line) + "\n")
+    state = trainer.state_dict()  # of all processes
+    if parallel.is_first():
+        if score >= best_score(out):
+            save_best(out, state)
+        with (out / EVALUATIONS).open("a") as file:
+            file.write(json.dumps(line) + "\n")
     return line
 
 
