@@ -66,7 +66,10 @@ def train(
     plant: Annotated[str | None, typer.Option(help=_PLANT)] = None,
     episodes: Annotated[int, typer.Option(help="Episodes an architecture, leaderboard.")] = 16,
     evaluate_every: Annotated[
-        int, typer.Option(help="Evaluate a sample of architectures every so many steps; 0: never.")
+        int,
+        typer.Option(
+            help="Evaluate a sample every so many steps and keep the best policies; 0: the last."
+        ),
     ] = 0,
     threads: ThreadsOption = None,
     as_json: JsonOption = False,
@@ -274,40 +277,44 @@ def robustness(
 def fly(
     run: Annotated[Path, typer.Argument(help="Run directory.")],
     arch: Annotated[str, typer.Option(help="Hidden widths, for example 4 or 64,64.")] = "16",
+    compare: Annotated[
+        list[str] | None, typer.Option(help="Another network on the same flight; repeatable.")
+    ] = None,
     scenario: Annotated[str, typer.Option(help=f"One of {_SCENARIOS}.")] = "bezier",
     plant: Annotated[str | None, typer.Option(help=_PLANT)] = None,
     seed: Annotated[int, typer.Option(help="Draws the plant, the goal and the start.")] = 0,
-    out: Annotated[Path | None, typer.Option(help="Picture (default build/flight.png).")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Picture (default build/flight.png); the animation beside.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Fly one episode and draw it.
+    """Fly one episode; draw it as a picture, and as an animation that a browser plays.
 
-    Example: hyperppo fly runs/quadrotor --arch 4 --scenario bezier
+    Example: hyperppo fly runs/quadrotor --arch 4 --compare 64,64 --scenario bezier
     """
     from hyperppo.checkpoint import load_run
-    from hyperppo.flight import draw
+    from hyperppo.flight import animate, draw, report
     from hyperppo.flight import fly as fly_once
     from hyperppo.space import parse_architecture
 
-    flight = fly_once(load_run(run), parse_architecture(arch), scenario, seed, plant)
+    loaded = load_run(run)
+    names = [arch, *(name for group in compare or [] for name in group.split())]
+    architectures = [parse_architecture(name) for name in names]
+    flights = [fly_once(loaded, a, scenario, seed, plant) for a in architectures]
     picture = out or Path("build") / "flight.png"
-    draw(flight, picture)
-    hz = flight.control_hz
-    settled = flight.error_m[3 * hz :]
-    result = {
-        "architecture": arch,
-        "scenario": scenario,
-        "seed": seed,
-        "seconds": round(len(flight.position) / hz, 2),
-        "crashed": flight.crashed,
-        "tracking_error_m": round(float(settled.mean()), 4) if len(settled) else None,
-        "picture": str(picture),
-    }
+    page = picture.with_suffix(".html")
+    draw(flights, picture)
+    animate(flights, page)
+    results = [report(flight) for flight in flights]
     if as_json:
-        typer.echo(json.dumps(result))
+        files = {"picture": str(picture), "animation": str(page)}
+        typer.echo(json.dumps({"flights": results, **files}))
         return
-    for key, value in result.items():
-        typer.echo(f"{key:18} {value}")
+    for result in results:
+        for key, value in result.items():
+            typer.echo(f"{key:18} {value}")
+    typer.echo(f"{'picture':18} {picture}")
+    typer.echo(f"{'animation':18} {page}")
 
 
 app.command()(experiment)
