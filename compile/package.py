@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -97,11 +98,24 @@ def convention_lines(conventions: Mapping[str, Any]) -> list[str]:
         lines.append(f"#define HPPO_OBSERVATION_BLOCKS {', '.join(conventions['observation'])}")
     if conventions.get("previous_actions"):
         lines.append(f"#define HPPO_PREVIOUS_ACTIONS {int(conventions['previous_actions'])}")
+    hz = float(conventions.get("control_hz", 0))
+    if constants := conventions.get("action_average_s"):
+        gains = ", ".join(_literal(-math.expm1(-1 / (hz * constant))) for constant in constants)
+        lines.append(f"#define HPPO_ACTION_AVERAGES {len(constants)}")
+        lines.append(f"#define HPPO_ACTION_AVERAGE_GAINS {gains}")
+    if limit := conventions.get("integral_clip_m_s"):
+        kept = 1 - float(conventions["integral_leak_per_s"]) / hz
+        lines.append(f"#define HPPO_INTEGRAL_CLIP_M_S {_literal(limit)}")
+        lines.append(f"#define HPPO_INTEGRAL_KEPT {_literal(kept)}")
     if "position_clip_m" in conventions:
-        lines.append(f"#define HPPO_POSITION_CLIP_M {float(conventions['position_clip_m'])}f")
+        lines.append(f"#define HPPO_POSITION_CLIP_M {_literal(conventions['position_clip_m'])}")
     if "control_hz" in conventions:
         lines.append(f"#define HPPO_CONTROL_HZ {int(conventions['control_hz'])}")
     return lines
+
+
+def _literal(value: float) -> str:
+    return f"{float(f'{value:.9g}')!r}f"
 
 
 def add_firmware_app(folder: Path, conventions: Mapping[str, Any], target: Target) -> None:

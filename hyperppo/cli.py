@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from hyperppo.errors import HyperPPOError
+from hyperppo.experiments.command import experiment
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 
@@ -65,7 +66,10 @@ def train(
     plant: Annotated[str | None, typer.Option(help=_PLANT)] = None,
     episodes: Annotated[int, typer.Option(help="Episodes an architecture, leaderboard.")] = 16,
     evaluate_every: Annotated[
-        int, typer.Option(help="Evaluate a sample of architectures every so many steps; 0: never.")
+        int,
+        typer.Option(
+            help="Evaluate a sample every so many steps and keep the best policies; 0: the last."
+        ),
     ] = 0,
     threads: ThreadsOption = None,
     as_json: JsonOption = False,
@@ -79,6 +83,7 @@ def train(
     """
     from rich.console import Console
 
+    from hyperppo import parallel
     from hyperppo import train as job
     from hyperppo.config import make_config
     from hyperppo.envs.quadrotor.plants import plant_options
@@ -88,9 +93,11 @@ def train(
     from hyperppo.space import parse_architecture
     from hyperppo.tables import print_shares
 
-    console = Console(stderr=True)
     set_threads(threads)
+    parallel.join()
+    console = Console(stderr=True, quiet=not parallel.is_first())
     directory = out or Path("runs") / task.replace(":", "-")
+    resume = resume or (parallel.restarted() and job.has_run(directory))
     if resume:
         job.check_resumable(directory)
     else:
@@ -98,7 +105,9 @@ def train(
         if arch is not None:
             given["architecture"] = parse_architecture(arch)
         if algo is Algo.ppo:
-            given["meta_batch"] = 1
+            given["meta_batch"] = parallel.processes()  # copies of the one architecture
+        if parallel.processes() > 1:
+            given["shards"] = parallel.processes()
         optional = {"steps": steps, "num_envs": num_envs, "meta_batch": meta_batch}
         given |= {name: value for name, value in optional.items() if value is not None}
         if plant:
@@ -119,7 +128,8 @@ def train(
             )
             raise typer.Exit(130)
         board = rank(directory, episodes, trainer.config.seed, console)
-    print_shares(board, directory, as_json)
+    if parallel.is_first():
+        print_shares(board, directory, as_json)
 
 
 @app.command()
@@ -162,6 +172,7 @@ def evaluate(
     from rich.console import Console
     from rich.progress import Progress
 
+    from hyperppo import parallel
     from hyperppo.checkpoint import load_run
     from hyperppo.config import apply_override
     from hyperppo.envs.quadrotor.goals import shares
@@ -179,10 +190,12 @@ def evaluate(
     if all_ and (scenario or plant or set_):
         raise HyperPPOError("the leaderboard (--all) takes no --scenario, --plant or --set")
     set_threads(threads)
+    parallel.join()
     if all_:
-        console = Console(stderr=True)
+        console = Console(stderr=True, quiet=not parallel.is_first())
         board = rank(run, episodes, seed, console, deterministic=not sampled, halving=halving)
-        print_shares(board, run, as_json)
+        if parallel.is_first():
+            print_shares(board, run, as_json)
         return
     loaded = load_run(run)
     architectures = [parse_architecture(text) for text in arch or []]
@@ -197,7 +210,8 @@ def evaluate(
         apply_override(options, override)
     if scenario:
         options["env"]["scenarios"] = shares(scenario)
-    with Progress(console=Console(stderr=True), transient=True) as bar:
+    console = Console(stderr=True, quiet=not parallel.is_first())
+    with Progress(console=console, transient=True) as bar:
         task = bar.add_task(f"{len(architectures)} architectures x {episodes} episodes", total=1.0)
         board = measure(
             loaded,
@@ -208,7 +222,8 @@ def evaluate(
             env_options=options["env"],
             progress=lambda fraction: bar.update(task, completed=fraction),
         )
-    print_architectures(board, architectures, loaded.space, run.name, as_json)
+    if parallel.is_first():
+        print_architectures(board, architectures, loaded.space, run.name, as_json)
 
 
 @app.command()
@@ -262,79 +277,47 @@ def robustness(
 def fly(
     run: Annotated[Path, typer.Argument(help="Run directory.")],
     arch: Annotated[str, typer.Option(help="Hidden widths, for example 4 or 64,64.")] = "16",
+    compare: Annotated[
+        list[str] | None, typer.Option(help="Another network on the same flight; repeatable.")
+    ] = None,
     scenario: Annotated[str, typer.Option(help=f"One of {_SCENARIOS}.")] = "bezier",
     plant: Annotated[str | None, typer.Option(help=_PLANT)] = None,
     seed: Annotated[int, typer.Option(help="Draws the plant, the goal and the start.")] = 0,
-    out: Annotated[Path | None, typer.Option(help="Picture (default build/flight.png).")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Picture (default build/flight.png); the animation beside.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Fly one episode and draw it.
+    """Fly one episode; draw it as a picture, and as an animation that a browser plays.
 
-    Example: hyperppo fly runs/quadrotor --arch 4 --scenario bezier
+    Example: hyperppo fly runs/quadrotor --arch 4 --compare 64,64 --scenario bezier
     """
     from hyperppo.checkpoint import load_run
-    from hyperppo.flight import draw
+    from hyperppo.flight import animate, draw, report
     from hyperppo.flight import fly as fly_once
     from hyperppo.space import parse_architecture
 
-    flight = fly_once(load_run(run), parse_architecture(arch), scenario, seed, plant)
+    loaded = load_run(run)
+    names = [arch, *(name for group in compare or [] for name in group.split())]
+    architectures = [parse_architecture(name) for name in names]
+    flights = [fly_once(loaded, a, scenario, seed, plant) for a in architectures]
     picture = out or Path("build") / "flight.png"
-    draw(flight, picture)
-    hz = flight.control_hz
-    settled = flight.error_m[3 * hz :]
-    result = {
-        "architecture": arch,
-        "scenario": scenario,
-        "seed": seed,
-        "seconds": round(len(flight.position) / hz, 2),
-        "crashed": flight.crashed,
-        "tracking_error_m": round(float(settled.mean()), 4) if len(settled) else None,
-        "picture": str(picture),
-    }
+    page = picture.with_suffix(".html")
+    draw(flights, picture)
+    animate(flights, page)
+    results = [report(flight) for flight in flights]
     if as_json:
-        typer.echo(json.dumps(result))
+        files = {"picture": str(picture), "animation": str(page)}
+        typer.echo(json.dumps({"flights": results, **files}))
         return
-    for key, value in result.items():
-        typer.echo(f"{key:18} {value}")
+    for result in results:
+        for key, value in result.items():
+            typer.echo(f"{key:18} {value}")
+    typer.echo(f"{'picture':18} {picture}")
+    typer.echo(f"{'animation':18} {page}")
 
 
-class Experiment(StrEnum):
-    """One figure or table of the paper."""
-
-    mix = "mix"  # section III-A: PPO on data mixed over architectures
-
-
-@app.command()
-def experiment(
-    name: Annotated[Experiment, typer.Argument(help="mix: section III-A.")],
-    steps: Annotated[int, typer.Option(help="Control steps of each training.")] = 3_000_000,
-    seed: Annotated[int, typer.Option(help="Seeds every random source.")] = 0,
-    out: Annotated[Path | None, typer.Option(help="Folder (default build/NAME).")] = None,
-    threads: ThreadsOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Repeat one experiment of the paper: its data as JSON, its figure as PNG.
-
-    Example: hyperppo experiment mix --steps 3000000 --out build/mix
-    """
-    from rich.console import Console
-    from rich.progress import Progress
-
-    from hyperppo.experiments import mix
-    from hyperppo.processor import set_threads
-
-    set_threads(threads)
-    folder = out or Path("build") / name.value
-    with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(name.value, total=1.0)
-        found = mix.run(folder, steps, seed, lambda done: bar.update(task, completed=done))
-    summary = {key: found[key] for key in ("final_reward", "final_spread")}
-    if as_json:
-        typer.echo(json.dumps({**summary, "picture": str(folder / "mix.png")}))
-        return
-    for key, (own, mixed) in summary.items():
-        typer.echo(f"{key:14} each its own data {own:.3f}   mixed {mixed:.3f}")
-    typer.echo(f"{'picture':14} {folder / 'mix.png'}")
+app.command()(experiment)
 
 
 @app.command()

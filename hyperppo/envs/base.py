@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -49,3 +49,11 @@ class VectorEnv(Protocol):
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Go on from `state_dict()`."""
+
+
+@runtime_checkable
+class Hardening(Protocol):
+    """A task that starts easy. Outside of training it is as hard as its options say."""
+
+    def set_progress(self, progress: float) -> None:
+        """Say how far training has come, 0 to 1: the difficulty of the episodes that follow."""

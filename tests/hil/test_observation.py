@@ -27,6 +27,8 @@ class Flight(ctypes.Structure):
         ("goal_position", ctypes.c_float * 3),
         ("goal_velocity", ctypes.c_float * 3),
         ("previous_action", ctypes.c_float * 4),
+        ("action_average", ctypes.c_float * 4),
+        ("integral", ctypes.c_float * 3),
     ]
 
 
@@ -45,7 +47,8 @@ def observe(host_package: Path, tmp_path_factory: pytest.TempPathFactory) -> cty
 
 
 def build(library: ctypes.CDLL, **fields: np.ndarray) -> tuple[bool, np.ndarray]:
-    fields.setdefault("previous_action", np.zeros(4))
+    past = {"previous_action": np.zeros(4), "action_average": np.zeros(4), "integral": np.zeros(3)}
+    fields = past | fields
     flight = Flight(*(tuple(map(float, fields[field[0]])) for field in Flight._fields_))
     observation = (ctypes.c_float * 18)()
     good = bool(library.hppo_observe(ctypes.byref(flight), observation))
@@ -144,48 +147,63 @@ def test_an_attitude_that_is_none_is_refused(
     assert not good
 
 
-BLOCKS = ["position_error_body", "velocity_error_body", "rotation", "angular_velocity"]
-SIZES = {"position_error_body": 3, "velocity_error_body": 3, "rotation": 9, "angular_velocity": 3}
+PASTS = [  # what a run may observe of its past
+    {"previous_actions": 1},
+    {"previous_actions": 3},
+    {"previous_actions": 1, "action_average_s": (0.1,), "integral_clip_m_s": 0.2},
+    {
+        "previous_actions": 0,
+        "action_average_s": (0.05, 0.3),
+        "integral_clip_m_s": 0.03,
+        "integral_leak_per_s": 2.0,
+    },
+]
 
 
-@pytest.mark.parametrize("steps", [1, 3])
-def test_against_the_simulators_builder(tmp_path: Path, steps: int) -> None:
-    """Every block, the previous actions and the clip; in the simulator's order and in another."""
+@pytest.mark.parametrize("past", PASTS)
+def test_against_the_simulators_builder(tmp_path: Path, past: dict[str, Any]) -> None:
+    """Every block over a flight of some steps; in the simulator's order and in another."""
     torch = pytest.importorskip("torch")
-    from hyperppo.envs.quadrotor import dynamics, observation
+    from hyperppo.envs.quadrotor import QuadrotorEnv, dynamics, memory, observation
+    from hyperppo.envs.quadrotor.options import QuadrotorOptions
 
-    count, clip = 200, 0.7
-    rng = np.random.default_rng(steps)
-    quaternion = rng.normal(size=(count, 4)).astype(np.float32)
-    quaternion /= np.linalg.norm(quaternion, axis=1, keepdims=True)
-    numbers = rng.normal(size=(count, 5, 3)).astype(np.float32)
-    numbers[::2] *= 0.1  # half of them within the clip
-    position, velocity, degrees, goal, goal_velocity = numbers.transpose(1, 0, 2)
-    actions = rng.uniform(-1, 1, size=(count, steps + 2, 4)).astype(np.float32)  # oldest first
-    newest_first = actions[:, : -steps - 1 : -1].reshape(count, -1)
+    options = QuadrotorOptions(position_clip_m=0.7, control_hz=50, **past)
+    steps, count = 40, 30
+    rng = np.random.default_rng(3)
+    numbers = rng.normal(size=(steps, count, 5, 3)).astype(np.float32)
+    numbers[:, ::2] *= 0.1  # half of them within the clip
+    quaternion = rng.normal(size=(steps, count, 4)).astype(np.float32)
+    quaternion /= np.linalg.norm(quaternion, axis=-1, keepdims=True)
+    actions = rng.uniform(-1, 1, size=(steps, count, 4)).astype(np.float32)
 
     def column(values: np.ndarray) -> Any:
         return torch.from_numpy(np.ascontiguousarray(values.T))
 
-    blocks = observation.build(
-        column(position - goal),
-        column(velocity - goal_velocity),
-        dynamics.rotation_matrix(column(np.roll(quaternion, 1, axis=1))),
-        column(np.radians(degrees)),
-        clip,
-        column(newest_first),
-    )
-    whole = torch.cat(blocks).numpy().T
+    remembered = memory.blank(options, count, torch.device("cpu"))
+    wholes = []
+    for t in range(steps):
+        position, velocity, degrees, goal, goal_velocity = numbers[t].transpose(1, 0, 2)
+        error = observation.clip(column(position - goal), options.position_clip_m)
+        seen = observation.measured(
+            error,
+            column(velocity - goal_velocity),
+            dynamics.rotation_matrix(column(np.roll(quaternion[t], 1, axis=1))),
+            column(np.radians(degrees)),
+            remembered,
+        )
+        wholes.append(torch.cat([seen, *observation.known(remembered)]).numpy().T)
+        memory.integrate(remembered, error, options)
+        memory.remember(remembered, column(actions[t]), options)
 
-    names = [*BLOCKS, "previous_action"]
-    starts = np.cumsum([0, *(SIZES.get(name, 4 * steps) for name in names)])
+    blocks = observation.blocks(options)
+    names, conventions = list(blocks), QuadrotorEnv(1, options, 0).conventions()
+    starts = np.cumsum([0, *blocks.values()])
+    dim = starts[-1]
     for order in (names, names[::-1]):
         (tmp_path / "policy.h").write_text(
-            f"#define POLICY_OBS_DIM {18 + 4 * steps}\n#define POLICY_ACT_DIM 4\n"
+            f"#define POLICY_OBS_DIM {dim}\n#define POLICY_ACT_DIM 4\n"
         )
-        lines = convention_lines(
-            {"observation": order, "previous_actions": steps, "position_clip_m": clip}
-        )
+        lines = convention_lines({**conventions, "observation": order})
         (tmp_path / "package_hash.h").write_text("\n".join(lines) + "\n")
         library = ctypes.CDLL(
             str(
@@ -198,17 +216,15 @@ def test_against_the_simulators_builder(tmp_path: Path, steps: int) -> None:
         )
         library.hppo_observe.restype = ctypes.c_bool
         pieces = [slice(starts[names.index(n)], starts[names.index(n) + 1]) for n in order]
-        wanted = np.concatenate([whole[:, piece] for piece in pieces], axis=1)
         for i in range(count):
-            flight = np.concatenate(
-                [position[i], velocity[i], quaternion[i], degrees[i], goal[i], goal_velocity[i]]
-            )
-            record = np.concatenate([flight, np.full(4 * steps, np.nan)]).astype(np.float32)
+            record = np.full(19 + 64, np.nan, np.float32)  # 64: more than any past
             pointer = record.ctypes.data_as(ctypes.c_void_p)
             library.hppo_forget(pointer)
-            assert not record[19:].any()
-            for action in actions[i]:
-                library.hppo_remember(pointer, action.ctypes.data_as(ctypes.c_void_p))
-            found = np.full(18 + 4 * steps, np.nan, np.float32)
-            assert library.hppo_observe(pointer, found.ctypes.data_as(ctypes.c_void_p))
-            np.testing.assert_allclose(found, wanted[i], atol=2e-6)
+            for t in range(steps):
+                now = [*numbers[t, i, :2], quaternion[t, i], *numbers[t, i, 2:]]
+                record[:19] = np.concatenate(now)
+                found = np.full(dim, np.nan, np.float32)
+                assert library.hppo_observe(pointer, found.ctypes.data_as(ctypes.c_void_p))
+                wanted = np.concatenate([wholes[t][i, piece] for piece in pieces])
+                np.testing.assert_allclose(found, wanted, atol=3e-6)
+                library.hppo_remember(pointer, actions[t, i].ctypes.data_as(ctypes.c_void_p))

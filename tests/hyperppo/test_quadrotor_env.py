@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hyperppo.envs.quadrotor import QuadrotorEnv, QuadrotorOptions, goals, observation
-from hyperppo.envs.quadrotor.options import SensorNoise
+from hyperppo.envs.quadrotor.options import PlantRanges, SensorNoise
 from hyperppo.envs.registry import make_env, resolve_options
 from hyperppo.errors import HyperPPOError
 
@@ -215,12 +215,69 @@ def test_the_same_seed_gives_the_same_flight_and_a_saved_state_goes_on_bit_for_b
 
 
 def test_the_position_error_is_clipped_by_its_norm() -> None:
-    far = torch.tensor([[3.0], [0.0], [4.0]])
-    eye = torch.eye(3).reshape(9, 1)
-    built = observation.build(
-        far, torch.zeros(3, 1), eye, torch.zeros(3, 1), 1.0, torch.zeros(0, 1)
+    far = torch.tensor([[3.0, 0.3], [0.0, 0.0], [4.0, 0.4]])
+    near = torch.tensor([[0.6, 0.3], [0.0, 0.0], [0.8, 0.4]])
+    torch.testing.assert_close(observation.clip(far, 1.0), near)
+
+
+def test_what_the_past_looks_like_in_numpy() -> None:
+    """Averages and integral over 60 steps, against their definition in float64."""
+    options = QuadrotorOptions(
+        noise=QUIET,
+        previous_actions=2,
+        action_average_s=(0.05, 0.2),
+        integral_clip_m_s=0.1,
+        integral_leak_per_s=0.5,
+        spawn_hard=0.0,
+        thrust_noise=0.0,
     )
-    torch.testing.assert_close(built[0][:, 0], torch.tensor([0.6, 0.0, 0.8]))
+    env = QuadrotorEnv(5, options, seed=1)
+    env.reset()
+    generator = torch.Generator().manual_seed(0)
+    average, integral = np.zeros((2, 4, 5)), np.zeros((3, 5))
+    for _ in range(60):
+        error = (env.world.state.position - env.goal_now()[0]).double().numpy()
+        error *= np.minimum(1.0, 1.0 / np.linalg.norm(error, axis=0))
+        integral = integral * (1 - 0.005) + error * 0.01
+        integral *= np.minimum(1.0, 0.1 / np.linalg.norm(integral, axis=0))
+        action = torch.rand((4, 5), generator=generator) * 0.2
+        for average_k, constant in zip(average, (0.05, 0.2), strict=True):
+            average_k += (action.numpy() - average_k) * (1 - np.exp(-0.01 / constant))
+        seen = env.step(action).observation.numpy()
+        rotation = seen[6:15].reshape(3, 3, 5)
+        body = np.einsum("ijn,in->jn", rotation, integral)
+        np.testing.assert_allclose(seen[18:21], body, atol=2e-6)
+        np.testing.assert_allclose(seen[21:25], action.numpy(), atol=1e-7)
+        np.testing.assert_allclose(seen[29:], average.reshape(8, 5), atol=1e-6)
+
+
+def test_a_curriculum_begins_with_easy_vehicles_and_ends_with_all() -> None:
+    options = QuadrotorOptions(
+        ramp=(0.2, 0.6),
+        plant=PlantRanges(
+            thrust_to_weight=(1.4, 2.1),
+            motor_time_constant_s=(0.03, 0.2),
+            motor_spread=0.05,
+            action_delay_steps=(0, 2),
+        ),
+    )
+    env = QuadrotorEnv(4096, options, seed=0)
+    for progress, slowest, weakest, late in (
+        (0.2, 0.08, 1.7, 0),
+        (0.4, 0.14, 1.55, 1),
+        (0.6, 0.2, 1.4, 2),
+    ):
+        env.set_progress(progress)
+        env.reset()
+        plant, delay = env.world.plant, env.world.command_delay
+        assert delay is not None
+        assert plant.motor_gain is not None
+        ratio = plant.max_thrust * 4 / (plant.mass * 9.81)
+        assert float(plant.motor_time_constant.max()) == pytest.approx(slowest, rel=0.01)
+        assert float(ratio.min()) == pytest.approx(weakest, rel=0.01)
+        assert int(delay.share.argmax(0).max()) == late
+        spread = float((plant.motor_gain - 1).abs().max())
+        assert spread == pytest.approx(0.05 * (progress - 0.2) / 0.4, abs=1e-3)
 
 
 @pytest.mark.parametrize(

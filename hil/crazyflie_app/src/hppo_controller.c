@@ -28,9 +28,6 @@
 #include "hppo_observation.h"
 #include "package_hash.h"
 
-#ifndef HPPO_CONTROL_HZ
-#define HPPO_CONTROL_HZ 100
-#endif
 
 static bool running;  /* the cycle counter runs and the app has started */
 static bool flies;    /* the motors follow the policy: action holds its latest answer */

@@ -12,15 +12,28 @@
 #define HPPO_POSITION_CLIP_M 1.0f
 #endif
 
+#ifndef HPPO_ACTION_AVERAGE_GAINS /* of a control step, each average */
+#define HPPO_ACTION_AVERAGE_GAINS 0.0f
+#endif
+#ifndef HPPO_INTEGRAL_CLIP_M_S
+#define HPPO_INTEGRAL_CLIP_M_S 0.0f
+#define HPPO_INTEGRAL_KEPT 0.0f /* after a control step's leak */
+#endif
+
 #define RADIANS_PER_DEGREE 0.017453292519943295f
-#define LARGEST_BLOCK (HPPO_HISTORY > 9 ? HPPO_HISTORY : 9)
+#define AVERAGED (HPPO_ACTION_AVERAGES * POLICY_ACT_DIM)
+#define LARGER(a, b) ((a) > (b) ? (a) : (b))
+#define LARGEST_BLOCK LARGER(9, LARGER(HPPO_HISTORY, AVERAGED))
+#define CONTROL_PERIOD_S (1.0f / HPPO_CONTROL_HZ)
 
 enum block {
     position_error_body,
     velocity_error_body,
     rotation,
     angular_velocity,
-    previous_action
+    position_error_integral_body,
+    previous_action,
+    action_average
 };
 
 static const enum block blocks[] = {HPPO_OBSERVATION_BLOCKS};
@@ -61,38 +74,51 @@ bool hppo_body_to_world(const float quaternion[4], const float body[3], float wo
     return true;
 }
 
-/* R^T (actual - goal) */
-static int error_body(const float actual[3], const float goal[3], rotation_t R, float *out)
+/* R^T v */
+static int to_body(const float v[3], rotation_t R, float *out)
 {
-    const float x = actual[0] - goal[0], y = actual[1] - goal[1], z = actual[2] - goal[2];
     for (int i = 0; i < 3; i++) {
-        out[i] = R[0][i] * x + R[1][i] * y + R[2][i] * z;
+        out[i] = R[0][i] * v[0] + R[1][i] * v[1] + R[2][i] * v[2];
     }
     return 3;
 }
 
-/* Clipped by its norm, so that a far goal keeps its direction. */
-static int clipped_position_error(const hppo_flight_t *flight, rotation_t R, float *out)
+static void subtract(const float a[3], const float b[3], float difference[3])
 {
-    const int count = error_body(flight->position, flight->goal_position, R, out);
-    const float norm2 = out[0] * out[0] + out[1] * out[1] + out[2] * out[2];
-    if (norm2 > HPPO_POSITION_CLIP_M * HPPO_POSITION_CLIP_M) {
-        const float scale = HPPO_POSITION_CLIP_M / sqrtf(norm2);
-        for (int i = 0; i < count; i++) {
-            out[i] *= scale;
+    for (int i = 0; i < 3; i++) {
+        difference[i] = a[i] - b[i];
+    }
+}
+
+/* Shortened to the limit, so that a vector keeps its direction. */
+static void clip(float v[3], float limit)
+{
+    const float norm2 = v[0] * v[0] + v[1] * v[1] + v[2] * v[2];
+    if (norm2 > limit * limit) {
+        const float scale = limit / sqrtf(norm2);
+        for (int i = 0; i < 3; i++) {
+            v[i] *= scale;
         }
     }
-    return count;
+}
+
+static void clipped_position_error(const hppo_flight_t *flight, float error[3])
+{
+    subtract(flight->position, flight->goal_position, error);
+    clip(error, HPPO_POSITION_CLIP_M);
 }
 
 /* Writes a block's values and returns how many. */
 static int write_block(enum block block, const hppo_flight_t *flight, rotation_t R, float *out)
 {
+    float world[3];
     switch (block) {
     case position_error_body:
-        return clipped_position_error(flight, R, out);
+        clipped_position_error(flight, world);
+        return to_body(world, R, out);
     case velocity_error_body:
-        return error_body(flight->velocity, flight->goal_velocity, R, out);
+        subtract(flight->velocity, flight->goal_velocity, world);
+        return to_body(world, R, out);
     case rotation:
         memcpy(out, R, sizeof(rotation_t));
         return 9;
@@ -101,9 +127,14 @@ static int write_block(enum block block, const hppo_flight_t *flight, rotation_t
             out[i] = flight->gyro[i] * RADIANS_PER_DEGREE;
         }
         return 3;
+    case position_error_integral_body:
+        return to_body(flight->integral, R, out);
     case previous_action:
         memcpy(out, flight->previous_action, sizeof flight->previous_action);
         return HPPO_HISTORY;
+    case action_average:
+        memcpy(out, flight->action_average, sizeof flight->action_average);
+        return AVERAGED;
     }
     return 0;
 }
@@ -133,14 +164,40 @@ bool hppo_upright(const float quaternion[4], float degrees)
     return rotation_matrix(quaternion, R) && R[2][2] >= cosf(degrees * RADIANS_PER_DEGREE);
 }
 
-void hppo_remember(hppo_flight_t *flight, const float action[POLICY_ACT_DIM])
+static void remember_action(hppo_flight_t *flight, const float action[POLICY_ACT_DIM])
 {
+    static const float gains[HPPO_ACTION_AVERAGES] = {HPPO_ACTION_AVERAGE_GAINS};
     float *history = flight->previous_action;
     memmove(history + POLICY_ACT_DIM, history, sizeof(float) * (HPPO_HISTORY - POLICY_ACT_DIM));
     memcpy(history, action, sizeof(float) * POLICY_ACT_DIM);
+    float *average = flight->action_average;
+    for (int k = 0; k < HPPO_ACTION_AVERAGES; k++) {
+        for (int i = 0; i < POLICY_ACT_DIM; i++, average++) {
+            *average += (action[i] - *average) * gains[k];
+        }
+    }
+}
+
+static void integrate(hppo_flight_t *flight)
+{
+    float error[3];
+    clipped_position_error(flight, error);
+    for (int i = 0; i < 3; i++) {
+        flight->integral[i] =
+            flight->integral[i] * HPPO_INTEGRAL_KEPT + error[i] * CONTROL_PERIOD_S;
+    }
+    clip(flight->integral, HPPO_INTEGRAL_CLIP_M_S);
+}
+
+void hppo_remember(hppo_flight_t *flight, const float action[POLICY_ACT_DIM])
+{
+    remember_action(flight, action);
+    integrate(flight);
 }
 
 void hppo_forget(hppo_flight_t *flight)
 {
     memset(flight->previous_action, 0, sizeof flight->previous_action);
+    memset(flight->action_average, 0, sizeof flight->action_average);
+    memset(flight->integral, 0, sizeof flight->integral);
 }

@@ -16,13 +16,24 @@ class Delay:
     waiting: Tensor  # (d k, N): the last k values of d numbers, newest first
 
 
-def draw(low_high: tuple[int, int], dim: int, num: int, generator: torch.Generator) -> Delay | None:
-    """Delays drawn evenly from low..high steps, for values of `dim` numbers; None if all are 0."""
+def draw(
+    low_high: tuple[int, int],
+    dim: int,
+    num: int,
+    generator: torch.Generator,
+    hardness: float = 1.0,
+) -> Delay | None:
+    """Delays drawn evenly from low..high steps, for values of `dim` numbers; None if all are 0.
+
+    `hardness` 0 to 1: this share of the steps.
+    """
     low, high = low_high
     if high == 0:
         return None
     device = generator.device
     steps = torch.randint(low, high + 1, (num,), generator=generator, device=device)
+    if hardness < 1:
+        steps = (steps * hardness).round()
     share = (steps == torch.arange(high + 1, device=device)[:, None]).float()
     return Delay(share, torch.zeros((dim * high, num), device=device))
 

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from hyperppo.envs.base import Step
-from hyperppo.envs.quadrotor import delays, dynamics, goals, observation
+from hyperppo.envs.quadrotor import delays, dynamics, goals, memory, observation
+from hyperppo.envs.quadrotor.memory import ACT_DIM
 from hyperppo.envs.quadrotor.noise import NoisePool
 from hyperppo.envs.quadrotor.options import QuadrotorOptions
 from hyperppo.envs.quadrotor.spawn import spawn
 from hyperppo.envs.quadrotor.world import (
-    ACT_DIM,
     critic_dim,
     goal_now,
     look,
@@ -57,19 +57,26 @@ class QuadrotorEnv:
         self.num_envs = num_envs
         self.options = options
         self.device = torch.device(device)
-        self.obs_dim = observation.observation_dim(options.previous_actions)
-        self.critic_dim = critic_dim(options.previous_actions)
+        self.obs_dim = observation.observation_dim(options)
+        self.critic_dim = critic_dim(options)
         self.episode_steps = round(options.episode_s * options.control_hz)
         self.generator = torch.Generator(self.device).manual_seed(seed)
         self._noise = NoisePool(seed, self.generator)
         self._throws = options.scenarios.get("throw", 0.0) > 0
         self._nan = torch.tensor(math.nan, device=self.device)
+        self._hardness = 1.0
         self.world = spawn(options, num_envs, self.generator)
         self._refill()
 
+    def set_progress(self, progress: float) -> None:
+        """Harden the episodes that follow: see `QuadrotorOptions.ramp`."""
+        begin, end = self.options.ramp
+        if end > begin:
+            self._hardness = min(1.0, max(0.0, (progress - begin) / (end - begin)))
+
     def reset(self) -> tuple[Tensor, Tensor]:
         """Start every episode anew."""
-        self.world = spawn(self.options, self.num_envs, self.generator)
+        self.world = spawn(self.options, self.num_envs, self.generator, self._hardness)
         seen = look(self.world, self.options, self._noise, first=True).seen
         return seen[: self.obs_dim], seen
 
@@ -119,7 +126,10 @@ class QuadrotorEnv:
             terminated=crashed,
             truncated=truncated,
             final_critic_input=final,
-            metrics={"tracking_error_m": torch.where(settled, distance, self._nan)},
+            metrics={
+                "tracking_error_m": torch.where(settled, distance, self._nan),
+                "height_error_m": torch.where(settled, view.height, self._nan),
+            },
         )
 
     def _move(self, action: Tensor) -> None:
@@ -138,8 +148,7 @@ class QuadrotorEnv:
         state = dynamics.step(world.state, world.plant, command, dt, count, wind)
         world.state = dynamics.keep_in_room(state)
         world.action = action
-        if options.previous_actions:
-            world.history = torch.cat((action, world.history[:-ACT_DIM]))
+        memory.remember(world.memory, action, options)
         world.time = world.time + 1
         world.segment_time = world.segment_time + 1
 
@@ -163,7 +172,8 @@ class QuadrotorEnv:
             self.world.segment_time[index] = 0
 
     def _refill(self) -> None:
-        self._spares, self._used = spawn(self.options, _SPARES, self.generator), 0
+        spares = spawn(self.options, _SPARES, self.generator, self._hardness)
+        self._spares, self._used = spares, 0
         self._seen_of_spares = look(self._spares, self.options, self._noise, first=True).seen
 
     def _restart(self, index: Tensor, seen: Tensor) -> None:
@@ -178,11 +188,15 @@ class QuadrotorEnv:
 
     def conventions(self) -> dict[str, Any]:
         """See docs/conventions.md."""
+        options = self.options
         return {
-            "observation": observation.block_names(self.options.previous_actions),
-            "previous_actions": self.options.previous_actions,
-            "position_clip_m": self.options.position_clip_m,
-            "control_hz": self.options.control_hz,
+            "observation": list(observation.blocks(options)),
+            "previous_actions": options.previous_actions,
+            "action_average_s": list(options.action_average_s),
+            "integral_clip_m_s": options.integral_clip_m_s,
+            "integral_leak_per_s": options.integral_leak_per_s,
+            "position_clip_m": options.position_clip_m,
+            "control_hz": options.control_hz,
             "body_frame": "FLU: x forward, y left, z up",
             "world_frame": "ENU: x east, y north, z up",
             "action": "[-1, 1]^4; (a + 1) / 2 = fraction of full motor thrust (0.12 N a motor), "

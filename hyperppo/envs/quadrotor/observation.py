@@ -2,41 +2,67 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from hyperppo.envs.quadrotor.dynamics import norm, to_body
+from hyperppo.envs.quadrotor.memory import ACT_DIM, Memory
+from hyperppo.envs.quadrotor.options import QuadrotorOptions
 
 
-def block_names(previous_actions: int) -> list[str]:
-    """Names of the observation's blocks, in order."""
-    names = ["position_error_body", "velocity_error_body", "rotation", "angular_velocity"]
-    return names + (["previous_action"] if previous_actions else [])
+def blocks(options: QuadrotorOptions) -> dict[str, int]:
+    """The observation's blocks in order, and how many numbers each has."""
+    sizes = {
+        "position_error_body": 3,
+        "velocity_error_body": 3,
+        "rotation": 9,
+        "angular_velocity": 3,
+        "position_error_integral_body": 3 * (options.integral_clip_m_s > 0),
+        "previous_action": ACT_DIM * options.previous_actions,
+        "action_average": ACT_DIM * len(options.action_average_s),
+    }
+    return {name: size for name, size in sizes.items() if size}
 
 
-def observation_dim(previous_actions: int) -> int:
-    """Number of observations: 18, and 4 per past action."""
-    return 18 + 4 * previous_actions
+def measured_dim(options: QuadrotorOptions) -> int:
+    """How many of the numbers come from sensors: past actions are known."""
+    known = ("previous_action", "action_average")
+    return sum(size for name, size in blocks(options).items() if name not in known)
 
 
-def build(
-    position_error: Tensor,
+def clip(position_error: Tensor, limit_m: float) -> Tensor:
+    """Position errors (3, N) m, shortened to at most `limit_m`: a far goal keeps its direction."""
+    return position_error * (limit_m / norm(position_error).clamp(min=limit_m))
+
+
+def measured(
+    clipped_position_error: Tensor,
     velocity_error: Tensor,
     rotation: Tensor,
     angular_velocity: Tensor,
-    position_clip_m: float,
-    history: Tensor,
-) -> list[Tensor]:
-    """Observation (18 + 4 k, N), block by block.
+    memory: Memory,
+) -> Tensor:
+    """The measured blocks, in order.
 
-    `position_error` p - p_goal (3, N) m and `velocity_error` v - v_goal (3, N) m/s in the world
-    frame, `rotation` (9, N) body -> world row-major, `angular_velocity` (3, N) rad/s body,
-    `history` (4 k, N) the last k actions, newest first. The norm of the position error is clipped.
+    `clipped_position_error` p - p_goal (3, N) m and `velocity_error` v - v_goal (3, N) m/s in the
+    world frame, `rotation` (9, N) body -> world row-major, `angular_velocity` (3, N) rad/s body.
     """
-    scale = position_clip_m / norm(position_error).clamp(min=position_clip_m)
-    return [
-        to_body(rotation, position_error) * scale,
+    parts = [
+        to_body(rotation, clipped_position_error),
         to_body(rotation, velocity_error),
         rotation,
         angular_velocity,
-        history,
     ]
+    if memory.integral is not None:
+        parts.append(to_body(rotation, memory.integral))
+    return torch.cat(parts)
+
+
+def known(memory: Memory) -> list[Tensor]:
+    """The blocks that follow: the policy's own past."""
+    return [memory.history] if memory.average is None else [memory.history, memory.average]
+
+
+def observation_dim(options: QuadrotorOptions) -> int:
+    """Number of observations."""
+    return sum(blocks(options).values())

@@ -47,6 +47,10 @@ class SensorNoise:
     dropped: float = 0.0  # share of control steps without a new measurement: the last one stays
 
 
+# Where a curriculum starts: quick, strong motors, evenly built, nothing late.
+EASY = PlantRanges(thrust_to_weight=(1.7, 2.0), motor_time_constant_s=(0.03, 0.08))
+
+
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class RewardWeights:
     """Reward of one control step.
@@ -75,13 +79,18 @@ class QuadrotorOptions:
     episode_s: float = 10.0
     physics_hz: int = 200
     control_hz: int = 100
-    previous_actions: int = 1  # past actions in the observation
+    # The past in the observation; docs/conventions.md has the blocks.
+    previous_actions: int = 1  # actions of the last control steps
+    action_average_s: tuple[float, ...] = ()  # time constants of averages over the actions
+    integral_clip_m_s: float = 0.0  # of the position error's integral; 0: not observed
+    integral_leak_per_s: float = 0.0
     position_clip_m: float = 1.0
     spawn_m: float = 2.0  # distance from the goal an axis
     spawn_hard: float = 0.2  # share of spawns with a large tilt and spin
     max_distance_m: float = 5.0  # beyond: crashed
     max_spin_rad_s: float = 20.0  # beyond: crashed
     thrust_noise: float = 0.01  # Ornstein-Uhlenbeck sigma, theta 0.15 (QuadSwarm), of full thrust
+    ramp: Range = (0.0, 0.0)  # shares of training: easy vehicles before, the whole plant after
     plant: PlantRanges = PlantRanges()
     noise: SensorNoise = SensorNoise()
     reward: RewardWeights = RewardWeights()

@@ -74,7 +74,50 @@ WIDE: dict[str, Any] = {
     },
 }
 
-PLANTS = {**PUBLISHED, "wide": WIDE}
+
+def _exactly(noise: dict[str, Any], **plant: float) -> dict[str, Any]:
+    """One vehicle, nothing drawn."""
+    even = {"motor_spread": 0.0, "centre_of_mass_m": 0.0}
+    ranges = {name: (value, value) for name, value in plant.items()}
+    return {"plant": {**ranges, **even}, "noise": noise}
+
+
+# A Crazyflie 2.1 as identified (the mean of L250 and P250), and the two ends of the wide plant.
+SINGLE: dict[str, dict[str, Any]] = {
+    "nominal": _exactly(
+        _LATE,
+        mass_kg=0.0319,
+        thrust_to_weight=1.54,
+        motor_time_constant_s=0.136,
+        inertia_scale=1.115,
+        drag_per_s=0.44,
+        torque_to_thrust_m=0.0072,
+    ),
+    "weak-and-slow": _exactly(
+        WIDE["noise"] | {"delay_steps": (1, 1)},
+        mass_kg=0.035,
+        thrust_to_weight=1.4,
+        motor_time_constant_s=0.2,
+        motor_fall_ratio=1.5,
+        inertia_scale=0.75,
+        drag_per_s=0.0,
+        torque_to_thrust_m=0.0045,
+        action_delay_steps=2,
+    ),
+    "strong-and-quick": _exactly(
+        WIDE["noise"] | {"delay_steps": (0, 0)},
+        mass_kg=0.027,
+        thrust_to_weight=2.1,
+        motor_time_constant_s=0.03,
+        motor_fall_ratio=0.7,
+        inertia_scale=0.75,
+        drag_per_s=0.0,
+        torque_to_thrust_m=0.0078,
+        action_delay_steps=0,
+    ),
+}
+
+PLANTS = {**PUBLISHED, "wide": WIDE, **SINGLE}
 
 
 def plant_options(name: str) -> dict[str, Any]:

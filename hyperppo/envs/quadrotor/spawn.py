@@ -10,15 +10,22 @@ from torch import Tensor
 
 from hyperppo.envs.quadrotor import delays, dynamics, goals
 from hyperppo.envs.quadrotor.dynamics import Plant, State
-from hyperppo.envs.quadrotor.options import PlantRanges, QuadrotorOptions, Range, SensorNoise
-from hyperppo.envs.quadrotor.world import ACT_DIM, SENSED, Sensors, World, begin
+from hyperppo.envs.quadrotor.memory import ACT_DIM
+from hyperppo.envs.quadrotor.observation import measured_dim
+from hyperppo.envs.quadrotor.options import EASY, PlantRanges, QuadrotorOptions, Range
+from hyperppo.envs.quadrotor.world import Sensors, World, begin
 
 THROW_RAD_S = 10.0
 
 
-def spawn(options: QuadrotorOptions, num: int, generator: torch.Generator) -> World:
-    """Draw `num` starts: most nearly level and slow, a share of them tilted and tumbling."""
-    plant = sample_plant(options.plant, num, generator)
+def spawn(
+    options: QuadrotorOptions, num: int, generator: torch.Generator, hardness: float = 1.0
+) -> World:
+    """Draw `num` starts: most nearly level and slow, a share of them tilted and tumbling.
+
+    `hardness` 0: vehicles of `EASY`, without delays; 1: of the options' plant; between: between.
+    """
+    plant = sample_plant(options.plant, num, generator, hardness)
     goal = goals.start(options.scenarios, num, generator)
     first, _ = goals.evaluate(goal, torch.zeros(num, device=generator.device))
     hard = torch.rand(num, generator=generator, device=generator.device) < options.spawn_hard
@@ -42,11 +49,11 @@ def spawn(options: QuadrotorOptions, num: int, generator: torch.Generator) -> Wo
             prepared = prepare(state, first, generator)
             pairs = [(getattr(prepared, f.name), getattr(state, f.name)) for f in fields(State)]
             state = State(*(torch.where(chosen, new, old) for new, old in pairs))
-    sensors = draw_sensors(options.noise, num, generator)
-    lag = delays.draw(options.plant.action_delay_steps, ACT_DIM, num, generator)
+    sensors = draw_sensors(options, num, generator, hardness)
+    lag = delays.draw(options.plant.action_delay_steps, ACT_DIM, num, generator, hardness)
     if lag is not None:
         delays.fill(lag, state.motor)
-    return begin(state, plant, goal, options.previous_actions, sensors, lag)
+    return begin(state, plant, goal, options, sensors, lag)
 
 
 def _on_the_floor(state: State, goal: Tensor, generator: torch.Generator) -> State:
@@ -75,21 +82,28 @@ def _thrown(state: State, goal: Tensor, generator: torch.Generator) -> State:
     )
 
 
-def sample_plant(ranges: PlantRanges, num: int, generator: torch.Generator) -> Plant:
-    """Draw `num` vehicles."""
+def sample_plant(
+    ranges: PlantRanges, num: int, generator: torch.Generator, hardness: float = 1.0
+) -> Plant:
+    """Draw `num` vehicles; see `spawn` for `hardness`."""
+
+    def eased(name: str) -> Range:
+        return _between(getattr(EASY, name), getattr(ranges, name), hardness)
+
     mass = _uniform(ranges.mass_kg, (num,), generator)
-    thrust_to_weight = _uniform(ranges.thrust_to_weight, (num,), generator)
-    low, high = ranges.motor_time_constant_s
+    thrust_to_weight = _uniform(eased("thrust_to_weight"), (num,), generator)
+    low, high = eased("motor_time_constant_s")
     log_lag = _uniform((math.log(low), math.log(high)), (num,), generator)
     nominal = torch.tensor(dynamics.INERTIA, device=generator.device)[:, None]
     fall = spread = offset = None
     if ranges.motor_fall_ratio != (1.0, 1.0):
-        fall = _uniform(ranges.motor_fall_ratio, (num,), generator)
+        fall = _uniform(eased("motor_fall_ratio"), (num,), generator)
     if ranges.motor_spread > 0:
-        spread = 1 + _uniform((-ranges.motor_spread, ranges.motor_spread), (4, num), generator)
+        most = ranges.motor_spread * hardness
+        spread = 1 + _uniform((-most, most), (4, num), generator)
     if ranges.centre_of_mass_m > 0:
-        reach = (-ranges.centre_of_mass_m, ranges.centre_of_mass_m)
-        offset = _uniform(reach, (2, num), generator)
+        most = ranges.centre_of_mass_m * hardness
+        offset = _uniform((-most, most), (2, num), generator)
     return Plant(
         mass=mass,
         max_thrust=thrust_to_weight * mass * (dynamics.GRAVITY / 4),
@@ -103,8 +117,11 @@ def sample_plant(ranges: PlantRanges, num: int, generator: torch.Generator) -> P
     )
 
 
-def draw_sensors(noise: SensorNoise, num: int, generator: torch.Generator) -> Sensors:
+def draw_sensors(
+    options: QuadrotorOptions, num: int, generator: torch.Generator, hardness: float = 1.0
+) -> Sensors:
     """Draw what is constant about the sensors of `num` vehicles."""
+    noise, numbers = options.noise, measured_dim(options)
     scale = bias = held = None
     if noise.scale != (1.0, 1.0):
         scale = _uniform(noise.scale, (num,), generator)
@@ -112,8 +129,14 @@ def draw_sensors(noise: SensorNoise, num: int, generator: torch.Generator) -> Se
         standard = torch.randn((3, num), generator=generator, device=generator.device)
         bias = standard * noise.gyro_bias_rad_s
     if noise.dropped > 0:
-        held = torch.zeros((SENSED, num), device=generator.device)
-    return Sensors(scale, bias, delays.draw(noise.delay_steps, SENSED, num, generator), held)
+        held = torch.zeros((numbers, num), device=generator.device)
+    late = delays.draw(noise.delay_steps, numbers, num, generator, hardness)
+    return Sensors(scale, bias, late, held)
+
+
+def _between(easy: Range, full: Range, hardness: float) -> Range:
+    low, high = (e + (f - e) * hardness for e, f in zip(easy, full, strict=True))
+    return low, high
 
 
 def _uniform(low_high: Range, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:

@@ -9,15 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hyperppo.envs.quadrotor import delays, dynamics, goals, observation
+from hyperppo.envs.quadrotor import delays, dynamics, goals, memory, observation
 from hyperppo.envs.quadrotor.delays import Delay
 from hyperppo.envs.quadrotor.dynamics import Plant, State
 from hyperppo.envs.quadrotor.goals import Goal
+from hyperppo.envs.quadrotor.memory import ACT_DIM, Memory
 from hyperppo.envs.quadrotor.noise import NoisePool
 from hyperppo.envs.quadrotor.options import QuadrotorOptions
-
-ACT_DIM = 4
-SENSED = 18  # numbers of the observation that are measured; past actions are known
 
 
 @dataclass
@@ -27,7 +25,7 @@ class Sensors:
     scale: Tensor | None  # (N,) of the noise of position and velocity
     gyro_bias: Tensor | None  # (3, N) rad/s
     delay: Delay | None
-    held: Tensor | None  # (SENSED, N) the last measurement, where updates may be dropped
+    held: Tensor | None  # (measured, N) the last measurement, where updates may be dropped
 
 
 @dataclass
@@ -41,7 +39,7 @@ class World:
     segment_time: Tensor  # (N,) control steps since the goal's segment began
     action: Tensor  # (4, N) the last one, in [-1, 1]
     disturbance: Tensor  # (4, N) of the motor commands
-    history: Tensor  # (4 k, N) actions, newest first
+    memory: Memory
     sensors: Sensors
     command_delay: Delay | None  # between an action and the motors
 
@@ -52,6 +50,7 @@ class View:
 
     seen: Tensor  # (critic_dim, N): the observation with sensor noise, then what only a critic sees
     distance: Tensor  # (N,) m to the goal, true
+    height: Tensor  # (N,) m above the goal, true
     speed: Tensor  # (N,) m/s relative to the goal, true
     upright: Tensor  # (N,) cosine of the tilt, R33
 
@@ -60,7 +59,7 @@ def begin(
     state: State,
     plant: Plant,
     goal: Goal,
-    previous_actions: int,
+    options: QuadrotorOptions,
     sensors: Sensors,
     command_delay: Delay | None,
 ) -> World:
@@ -75,7 +74,7 @@ def begin(
         segment_time=time.clone(),
         action=action,
         disturbance=torch.zeros_like(action),
-        history=action.repeat(previous_actions, 1),
+        memory=memory.blank(options, len(time), time.device),
         sensors=sensors,
         command_delay=command_delay,
     )
@@ -103,16 +102,18 @@ def look(world: World, options: QuadrotorOptions, noise: NoisePool, first: bool 
         n_position, n_velocity = n_position * sensors.scale, n_velocity * sensors.scale
     spin = torch.add(state.angular_velocity, n_gyro, alpha=std.gyro_rad_s)
     seen_attitude = dynamics.rotate(state.attitude, n_attitude * std.attitude_rad)
-    *measured, history = observation.build(
-        torch.add(position_error, n_position, alpha=std.position_m),
+    seen_error = torch.add(position_error, n_position, alpha=std.position_m)
+    clipped = observation.clip(seen_error, options.position_clip_m)
+    measured = observation.measured(
+        clipped,
         torch.add(velocity_error, n_velocity, alpha=std.velocity_m_s),
         dynamics.rotation_matrix(seen_attitude),
         spin if sensors.gyro_bias is None else spin + sensors.gyro_bias,
-        options.position_clip_m,
-        world.history,
+        world.memory,
     )
+    memory.integrate(world.memory, clipped, options)
     if sensors.delay is not None or sensors.held is not None:
-        measured = [_late(sensors, torch.cat(measured), std.dropped, noise, first)]
+        measured = _late(sensors, measured, std.dropped, noise, first)
     distance = dynamics.norm(position_error)
     rows = [
         distance,
@@ -122,16 +123,17 @@ def look(world: World, options: QuadrotorOptions, noise: NoisePool, first: bool 
         plant.torque_to_thrust,
     ]
     privileged = [goal_velocity, state.motor, world.disturbance, world.action, plant.inertia]
-    seen = torch.cat([*measured, history, *(row[None] for row in rows), *privileged])
+    known = observation.known(world.memory)
+    seen = torch.cat([measured, *known, *(row[None] for row in rows), *privileged])
     _, x, y, _ = state.attitude.unbind(0)
     upright = 1 - 2 * torch.addcmul(x * x, y, y)
-    return View(seen, distance, dynamics.norm(velocity_error), upright)
+    return View(seen, distance, position_error[2], dynamics.norm(velocity_error), upright)
 
 
 def _late(
     sensors: Sensors, measured: Tensor, dropped: float, noise: NoisePool, first: bool
 ) -> Tensor:
-    """What the policy gets to see of measurements (SENSED, N)."""
+    """What the policy gets to see of measurements (m, N)."""
     if sensors.delay is not None:
         if first:
             delays.fill(sensors.delay, measured)
@@ -144,9 +146,9 @@ def _late(
     return measured
 
 
-def critic_dim(previous_actions: int) -> int:
+def critic_dim(options: QuadrotorOptions) -> int:
     """Number of rows of `View.seen`."""
-    return observation.observation_dim(previous_actions) + 1 + 3 + 3 * ACT_DIM + 7
+    return observation.observation_dim(options) + 1 + 3 + 3 * ACT_DIM + 7
 
 
 def tensors(world: Any, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
