@@ -250,7 +250,7 @@ def judge(
             f"its quantisation explains ({bound[row].max():.3g}); nothing was written"
         )
     return replace(
-        candidate.judge(source, exported, interpreter, actions, seed),
+        candidate.judge(source, exported, interpreter.forward, actions, seed),
         error_bound=float(bound.max()),
         kernel_error=max(kernels.values()),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -81,8 +82,13 @@ def make_command(target: Target, compiler: Path) -> list[str]:
 
 
 def build_library(root: Path, target: Target, compiler: Path) -> Path:
-    """Build TFLM with CMSIS-NN's kernels for the target; returns the library."""
-    _run(make_command(target, compiler), f"TFLM in {root} does not build", cwd=root)
+    """Build TFLM with CMSIS-NN's kernels for the target; returns the library.
+
+    TFLM's makefile runs python3 scripts that need numpy and Pillow: this Python has both.
+    """
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    what = f"TFLM in {root} does not build"
+    _run(make_command(target, compiler), what, cwd=root, env={**os.environ, "PATH": path})
     pattern = f"gen/cortex_m_generic_{ARCHITECTURE[target.core]}*/lib/{LIBRARY}"
     found = sorted(root.glob(pattern), key=lambda path: path.stat().st_mtime)
     if not found:
@@ -164,9 +170,16 @@ def _sizes(elf: Path) -> dict[str, int]:
     return sizes
 
 
-def _run(command: Sequence[str], what: str, cwd: Path | None = None) -> None:
+def _run(
+    command: Sequence[str],
+    what: str,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+) -> None:
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd)
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=False, cwd=cwd, env=env
+        )
     except OSError as error:
         raise CompileError(f"{what}: {command[0]}: {error.strerror}") from None
     if done.returncode:
