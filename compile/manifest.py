@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import hyperppo
 from compile.machine_code import program_folder, program_name
-from compile.package import FORMAT, FORMAT_VERSION
+from compile.package import FORMAT, FORMAT_VERSION, flies
 
 if TYPE_CHECKING:
     from compile.candidate import Candidate
@@ -83,7 +83,7 @@ def manifest(
         "machine_code": None if on_target is None else machine_code(target),
         "quantization": None if candidate.quantization is None else asdict(candidate.quantization),
         "conventions": source.conventions,
-        "crazyflie_app": target.firmware == "crazyflie" and bool(source.conventions),
+        "crazyflie_app": target.firmware == "crazyflie" and flies(source.conventions),
         "toolchain": None
         if on_target is None
         else {

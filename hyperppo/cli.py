@@ -42,12 +42,16 @@ _SCENARIOS = (
     "static, bezier, dynamic, lissajous, mix (of these four), figure8, figure8_fast, takeoff, "
     "throw, gusts"
 )
+_TASK = (
+    "quadrotor, pendulum, mujoco:HalfCheetah-v5, any Gymnasium id, or your own as "
+    "module:function (docs/tasks.md)."
+)
 _PLANT = "Another vehicle: quadswarm, learning-to-fly, L250, P250, T350, wide (docs/plant.md)."
 
 
 @app.command()
 def train(
-    task: Annotated[str, typer.Argument(help="quadrotor or pendulum.")],
+    task: Annotated[str, typer.Argument(help=_TASK)],
     algo: Annotated[Algo, typer.Option(help="HyperPPO-CSD, HyperPPO-VSD or plain PPO.")] = Algo.csd,
     arch: Annotated[
         str | None, typer.Option(help="Hidden widths for --algo ppo, for example 64,64.")
@@ -90,7 +94,7 @@ def train(
 
     console = Console(stderr=True)
     set_threads(threads)
-    directory = out or Path("runs") / task.replace(":", "-")
+    directory = out or Path("runs") / task.replace(":", "-").replace("/", "-")
     if resume:
         job.check_resumable(directory)
     else:
@@ -108,6 +112,8 @@ def train(
     with job.locked(directory):
         if resume:
             trainer = job.resume(directory)
+            if not trainer.env.state_dict():
+                console.print(f"{trainer.config.task} cannot be saved: going on with new episodes")
         else:
             command = shlex.join(["hyperppo", *sys.argv[1:]])
             trainer = job.start(config, directory, command)

@@ -9,7 +9,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import FrameType, ModuleType
 from typing import Any
@@ -45,8 +45,15 @@ def start(config: RunConfig, out: Path, command: str) -> Trainer:
         raise HyperPPOError(
             f"{out} already holds a run: add --resume to go on with it, or choose another --out"
         )
-    trainer = _trainer(config)
-    write_config(out, config, trainer.space, trainer.env.conventions(), command)
+    trainer = _trainer(config, config.seed)
+    write_config(
+        out,
+        config,
+        trainer.space,
+        trainer.env.conventions(),
+        command,
+        exact_resume=bool(trainer.env.state_dict()),
+    )
     return trainer
 
 
@@ -56,12 +63,18 @@ def check_resumable(out: Path) -> None:
 
 
 def resume(out: Path) -> Trainer:
-    """The trainer of an existing run directory, at its last checkpoint."""
+    """The trainer of an existing run directory, at its last checkpoint.
+
+    A task that saves no state starts new episodes, other ones than at the start of the run.
+    """
     _, config = read_config(out)
-    trainer = _trainer(config)
-    if (out / CHECKPOINT).exists():
+    if not (out / CHECKPOINT).exists():
+        trainer = _trainer(config, config.seed)
+    else:
         state = read_checkpoint(out)
         try:
+            iteration = int(state["trainer.scalars"][0])
+            trainer = _trainer(config, config.seed + iteration)
             trainer.load_state_dict(state)
         except (KeyError, RuntimeError, ValueError) as error:
             reason = str(error).splitlines()[0]
@@ -74,8 +87,8 @@ def resume(out: Path) -> Trainer:
     return trainer
 
 
-def _trainer(config: RunConfig) -> Trainer:
-    env = make_env(config.task, config.env, config.num_envs, config.seed, config.device)
+def _trainer(config: RunConfig, env_seed: int) -> Trainer:
+    env = make_env(config.task, config.env, config.num_envs, env_seed, config.device)
     return Trainer(config, run_space(config, env.obs_dim, env.act_dim), env)
 
 
@@ -112,7 +125,13 @@ def locked(out: Path) -> Iterator[None]:
             ) from None
         for left_over in out.glob(f".{CHECKPOINT}.*.tmp"):
             left_over.unlink()
-        yield
+        try:
+            yield
+        finally:
+            if not (out / CONFIG).exists():  # nothing was begun
+                (out / LOCK).unlink()
+                with suppress(OSError):
+                    out.rmdir()
 
 
 def train(trainer: Trainer, out: Path, console: Console, evaluate_every: int = 0) -> bool:

@@ -293,12 +293,13 @@ class Trainer:
                 slots.setdefault(int(index), {})[slot] = value
             groups = optimizer.state_dict()["param_groups"]
             optimizer.load_state_dict({"state": slots, "param_groups": groups})
-        self.env.load_state_dict(_under(state, "env"))
-        self.where = (
-            state["trainer.observation"].to(self.device),
-            state["trainer.critic_input"].to(self.device),
-        )
-        self.discounted_return = state["trainer.discounted_return"].to(self.device)
+        if env_state := _under(state, "env"):  # else the new episodes of a new environment
+            self.env.load_state_dict(env_state)
+            self.where = (
+                state["trainer.observation"].to(self.device),
+                state["trainer.critic_input"].to(self.device),
+            )
+            self.discounted_return = state["trainer.discounted_return"].to(self.device)
         self.action_generator.set_state(state["trainer.action_generator"].cpu())
         _unpack_generator(self.sampler.generator, state["sampler.generator"])
         self.sampler.reward = state["sampler.reward"].cpu().numpy().copy()
