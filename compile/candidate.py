@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import shutil
 import textwrap
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,9 +25,10 @@ from compile.onnx_import import network_from_onnx
 from compile.package import add_firmware_app, flies
 from compile.progress import Progress
 from compile.quantize import quantize
-from compile.source import Original, Source
+from compile.source import Forward, Original, Source
 
 if TYPE_CHECKING:
+    from compile.candidate_tflm import OnTflm
     from targets.target import Target
 
 GOLDEN_VECTORS = 16
@@ -47,23 +48,27 @@ class Numerics:
     observed: str  # where they come from
     source: str  # what the policy was compared with first: torch, or the original ONNX file
     source_vs_onnxruntime: float
-    onnxruntime_vs_host_c: float
-    host_c_vs_target: float | None  # None without the cross-compiler
     tolerance: float
     unsaturated: float  # share of the compared action values strictly inside the range
+    onnxruntime_vs_host_c: float | None = None  # None with the tflm backend, below too
+    host_c_vs_target: float | None = None  # None without the cross-compiler
+    onnxruntime_vs_tflm: float | None = None  # None with the C backend, below too
+    tflm_vs_target: float | None = None  # None without --tflm-root
 
 
 @dataclass(frozen=True)
 class Quantization:
-    """What fixed point does to a policy, and the proof that no sum overflows."""
+    """What fixed point does to a policy, and what was proved of it."""
 
-    input_range: tuple[float, ...]  # observations saturate at +- this
-    largest_sum: float  # that any observation can give, as a share of what 32 bits hold
     error_rms: float  # of an action against float32, on the observations
     error_max: float
     error_share: float  # error_rms by the standard deviation of float32's actions
     return_float32: float | None  # flown in the simulator, same starts and disturbances
     return_fixed: float | None  # None without a simulator
+    input_range: tuple[float, ...] | None = None  # C: observations saturate at +- this
+    largest_sum: float | None = None  # C: of any observation, as a share of what 32 bits hold
+    error_bound: float | None = None  # TFLM: of an action, on the observations
+    kernel_error: float | None = None  # TFLM: of its worst kernel, as a share of its bound
 
     @property
     def lost(self) -> float:
@@ -84,6 +89,18 @@ class Quantization:
 
 
 @dataclass(frozen=True)
+class Exported:
+    """A policy as ONNX, and what it computes: what every backend begins with."""
+
+    original: Original
+    network: Network  # as read back from the file
+    observations: NDArray[np.float32]  # (n, obs_dim)
+    actions: NDArray[np.float32]  # (n, act_dim) of them, by onnxruntime
+    source_error: float
+    tolerance: float
+
+
+@dataclass(frozen=True)
 class Candidate:
     """A verified policy whose files lie in the staging folder."""
 
@@ -91,7 +108,7 @@ class Candidate:
     precision: str
     numerics: Numerics
     quantization: Quantization | None  # None for float32
-    on_target: OnTarget | None  # None without the cross-compiler
+    on_target: OnTarget | OnTflm | None  # None without the cross-compiler
 
 
 def build_candidate(
@@ -109,23 +126,9 @@ def build_candidate(
     NoFixedPointError when the policy has no form in that precision. CompileError when two forms
     differ by more than the tolerance; forms of a fixed-point policy may not differ at all.
     """
-    with progress.stage("weights") as found:
-        original = source.original(index)
-        network = original.network
-        found.append(f"{network.name}, {network.params} parameters")
-    with progress.stage("observe") as found:
-        observations = source.observations(index, verify.OBSERVATIONS, seed)
-        found.append(f"{len(observations)} observations from {source.observed}")
-    with progress.stage("onnx") as found:
-        model = folder / "policy.onnx"
-        export_onnx(network, model, onnx_metadata(source, network))
-        by_source = original.answer(observations)
-        tolerance = verify.tolerance_for(by_source)
-        by_onnx = verify.run_onnx(model, observations)
-        stage = f"{source.form} and policy.onnx"
-        source_error = verify.compare(stage, by_source, by_onnx, tolerance)
-        found.append(f"policy.onnx within {source_error:.1e} of {source.form}")
-        lowered = network_from_onnx(model)
+    exported = export(source, index, seed, folder, progress)
+    lowered, tolerance = exported.network, exported.tolerance
+    observations, by_onnx = exported.observations, exported.actions
     fixed, quantization = None, None
     if precision != "f32":
         with progress.stage("quantize") as found:
@@ -133,7 +136,11 @@ def build_candidate(
                 fixed = quantize(lowered, observations, precision)
             except CompileError as error:
                 raise NoFixedPointError(str(error)) from None
-            quantization = judge(source, original, fixed, by_onnx, observations, seed)
+            quantization = replace(
+                judge(source, exported, fixed, fixed.forward(observations), seed),
+                input_range=tuple(map(float, fixed.input_range)),
+                largest_sum=max(fixed.worst_sums) / SUM_LIMIT,
+            )
             found.append(
                 f"{precision} within {quantization.error_rms:.1e} rms of float32, "
                 f"{quantization.text}"
@@ -169,36 +176,64 @@ def build_candidate(
     if target.firmware is not None and not flies(source.conventions):
         # Its device contract is in the image; it has no controller to build that observation.
         shutil.rmtree(folder / f"{target.firmware}_app")
-    low, high = action_range(network.layers[-1].activation, network) or (-math.inf, math.inf)
     numerics = Numerics(
         observations=len(observations),
         observed=source.observed,
         source=source.form,
-        source_vs_onnxruntime=source_error,
+        source_vs_onnxruntime=exported.source_error,
         onnxruntime_vs_host_c=host_error,
         host_c_vs_target=target_error,
         tolerance=tolerance,
-        unsaturated=float(((by_host > low) & (by_host < high)).mean()),
+        unsaturated=unsaturated(lowered, by_host),
     )
-    return Candidate(network, precision, numerics, quantization, on_target)
+    return Candidate(exported.original.network, precision, numerics, quantization, on_target)
+
+
+def export(source: Source, index: int, seed: int, folder: Path, progress: Progress) -> Exported:
+    """Write policy.onnx into ``folder`` and compare it with the source."""
+    with progress.stage("weights") as found:
+        original = source.original(index)
+        network = original.network
+        found.append(f"{network.name}, {network.params} parameters")
+    with progress.stage("observe") as found:
+        observations = source.observations(index, verify.OBSERVATIONS, seed)
+        found.append(f"{len(observations)} observations from {source.observed}")
+    with progress.stage("onnx") as found:
+        model = folder / "policy.onnx"
+        export_onnx(network, model, onnx_metadata(source, network))
+        by_source = original.answer(observations)
+        tolerance = verify.tolerance_for(by_source)
+        by_onnx = verify.run_onnx(model, observations)
+        stage = f"{source.form} and policy.onnx"
+        error = verify.compare(stage, by_source, by_onnx, tolerance)
+        found.append(f"policy.onnx within {error:.1e} of {source.form}")
+        lowered = network_from_onnx(model)
+    return Exported(original, lowered, observations, by_onnx, error, tolerance)
+
+
+def unsaturated(network: Network, actions: NDArray[np.float32]) -> float:
+    """Share of the action values strictly inside the range."""
+    low, high = action_range(network.layers[-1].activation, network) or (-math.inf, math.inf)
+    return float(((actions > low) & (actions < high)).mean())
 
 
 def judge(
     source: Source,
-    original: Original,
-    fixed: FixedNetwork,
-    by_onnx: NDArray[np.float32],
-    observations: NDArray[np.float32],
+    exported: Exported,
+    quantised: Forward,
+    actions: NDArray[np.float32],
     seed: int,
 ) -> Quantization:
-    """Compare a fixed-point policy with float32, on observations and, where it can, in flight."""
-    error = np.abs(fixed.forward(observations).astype(np.float64) - by_onnx)
+    """Compare a quantised policy with float32, on observations and, where it can, in flight.
+
+    ``actions``: (n, act_dim) what it gives for the recorded observations.
+    """
+    error = np.abs(actions.astype(np.float64) - exported.actions)
     error_rms = float(np.sqrt((error**2).mean()))
-    spread = float(by_onnx.astype(np.float64).std(axis=0).mean())
-    return_float32, return_fixed = source.returns(original, fixed, seed) or (None, None)
+    spread = float(exported.actions.astype(np.float64).std(axis=0).mean())
+    flown = source.returns(exported.original, quantised, seed)
+    return_float32, return_fixed = flown or (None, None)
     return Quantization(
-        input_range=tuple(map(float, fixed.input_range)),
-        largest_sum=max(fixed.worst_sums) / SUM_LIMIT,
         error_rms=error_rms,
         error_max=float(error.max()),
         error_share=error_rms / max(spread, 1e-9),
@@ -230,7 +265,8 @@ def lower_to_c(
     """Write policy.h and policy.c; returns the action that answers a bad observation."""
     title = f"Policy {network.name} for {target.description}"
     precision = "f32" if fixed is None else fixed.precision
-    lines = essentials(network, source, target, precision, weights_in)
+    form = f"{PRECISION_TEXT[precision]}; weights in {weights_in}"
+    lines = essentials(network, source, target, form)
     kernels = lowering.core_kernels(target.core)
     (folder / "policy.h").write_text(
         lowering.policy_header(network, title, lines), encoding="utf-8"
@@ -244,15 +280,13 @@ def lower_to_c(
     return lowering.rejected_action(network)
 
 
-def essentials(
-    network: Network, source: Source, target: Target, precision: str, weights_in: str
-) -> list[str]:
-    """The lines of the C files' header comments that say what this policy is."""
+def essentials(network: Network, source: Source, target: Target, precision: str) -> list[str]:
+    """The lines of the header comments that say what this policy is; ``precision`` as text."""
     sizes = " -> ".join(map(str, (network.obs_dim, *network.hidden, network.act_dim)))
     activations = ", ".join(dict.fromkeys(layer.activation for layer in network.layers))
     lines = [
         f"Network: {sizes}, {activations}; {network.params} parameters, {network.macs} MACs",
-        f"Precision: {PRECISION_TEXT[precision]}; weights in {weights_in}",
+        f"Precision: {precision}",
         f"Target: {target.name} ({target.core})",
         source.essentials,
     ]
@@ -288,8 +322,9 @@ def write_vectors(
     observations: NDArray[np.float32],
     actions: NDArray[np.float32],
     tolerance: float,
+    origin: str = lowering.FROM_C,
 ) -> None:
-    """Write observations.npz and policy_golden.h.
+    """Write observations.npz and policy_golden.h; ``origin``: what gave the actions.
 
     The golden vectors are those with the most actions inside the range: a saturated action
     hides errors.
@@ -299,6 +334,6 @@ def write_vectors(
     telling = np.argsort(-inside, kind="stable")[: max(GOLDEN_VECTORS, len(actions) // 2)]
     chosen = np.sort(telling[:: max(1, len(telling) // GOLDEN_VECTORS)][:GOLDEN_VECTORS])
     (folder / "policy_golden.h").write_text(
-        lowering.golden_header(observations[chosen], actions[chosen], tolerance),
+        lowering.golden_header(observations[chosen], actions[chosen], tolerance, origin),
         encoding="utf-8",
     )

@@ -83,6 +83,20 @@ def compile_command(
             show_default=False,
         ),
     ] = None,
+    backend: Annotated[
+        str,
+        typer.Option(
+            help="c, or tflm: a TensorFlow Lite for Microcontrollers model and C++ around it.",
+            metavar="NAME",
+        ),
+    ] = "c",
+    tflm_root: Annotated[
+        Path | None,
+        typer.Option(
+            help="TFLM's sources (a tflite-micro checkout), to build and link with.",
+            show_default=False,
+        ),
+    ] = None,
     weights_in: Annotated[
         str | None, typer.Option(help="flash or ram; default: the target's.", show_default=False)
     ] = None,
@@ -121,6 +135,8 @@ def compile_command(
             output=output,
             calibration=calibration,
             precision=parse_precision(precision),
+            backend=parse_backend(backend),
+            tflm_root=tflm_root,
             weights_in=parse_placement(weights_in),
             out=out,
             seed=seed,
@@ -185,6 +201,13 @@ def parse_precision(text: str | None) -> str | None:
     return text
 
 
+def parse_backend(text: str) -> str:
+    """``--backend``: c or tflm."""
+    if text not in ("c", "tflm"):
+        raise CompileError(f"--backend takes c or tflm, not '{text}'")
+    return text
+
+
 def parse_placement(text: str | None) -> str | None:
     """``--weights-in``: flash or ram."""
     if text not in (None, "flash", "ram"):
@@ -211,7 +234,8 @@ def show(package: Package) -> None:
     quantization = facts["quantization"]
     stages = [name for name in numerics if "_vs_" in name and numerics[name] is not None]
     if quantization is not None:
-        stages.remove("onnxruntime_vs_host_c")  # the price of fixed point, stated by itself
+        price = "tflm" if facts["backend"] == "tflm" else "host_c"
+        stages.remove(f"onnxruntime_vs_{price}")  # of fixed point, stated by itself
     errors = [numerics[name] for name in stages]
     console.print(chosen(facts))
     console.print(
@@ -229,9 +253,13 @@ def show(package: Package) -> None:
                 else f"return {flown:.4g}, float32's {quantization['return_float32']:.4g}"
             )
         )
-    if not facts["target"]["cycle_model"]:
+    if facts["backend"] == "tflm":
+        console.print(f"the budget was held against {facts['size']['compiled']['counted']}")
+        if facts["cycles"]["emulated"] is None:
+            console.print("no cycle model of TFLM's kernels")
+    elif not facts["target"]["cycle_model"]:
         console.print(f"no cycle model of {facts['target']['name']}: time it on the device")
-    if facts["toolchain"] is None:
+    if facts["backend"] == "c" and facts["toolchain"] is None:
         from targets.target import load_target
         from targets.toolchain import install_hint
 

@@ -80,35 +80,43 @@ def stack_depth(elf: Path, target: Target, observations: NDArray[np.float32], ac
 
 
 def count_cycles(
-    elf: Path, target: Target, observation: NDArray[np.float32], act_dim: int
+    elf: Path, target: Target, observation: NDArray[np.float32], act_dim: int, before: int = 0
 ) -> Cycles:
-    """Modelled cycles of policy_step, flash caches empty at its start."""
-    return Cycles(*(cycles_at(refill, elf, target, observation, act_dim) for refill in (1, 2)))
+    """Modelled cycles of policy_step, flash caches empty at its start, after so many ``before``."""
+    refills = (1, 2)
+    return Cycles(*(cycles_at(p, elf, target, observation, act_dim, before) for p in refills))
 
 
 def cycles_at(
-    refill: int, elf: Path, target: Target, observation: NDArray[np.float32], act_dim: int
+    refill: int,
+    elf: Path,
+    target: Target,
+    observation: NDArray[np.float32],
+    act_dim: int,
+    before: int = 0,
 ) -> int:
     """The same at one pipeline refill P."""
     from targets.emulator import Emulator
 
     core = Emulator(elf, target, timed=True, taken_branch=refill)
-    return _step(core, observation, act_dim)[1]
+    return [_step(core, observation, act_dim)[1] for _ in range(before + 1)][-1]
 
 
 def cycles_by_data(
-    elf: Path, target: Target, observations: NDArray[np.float32], act_dim: int
+    elf: Path, target: Target, observations: NDArray[np.float32], act_dim: int, before: int = 0
 ) -> CyclesByData:
     """Cycles for two of the (n, obs_dim) observations, for zeros, and for one that saturates.
 
-    They differ only where data choose what is read from flash: the table of a fixed-point
-    activation, with its weights in flash.
+    With the C backend they differ only where data choose what is read from flash: the table of a
+    fixed-point activation, with its weights in flash. ``before``: inferences that do not count.
     """
     from targets.emulator import Emulator
 
     core = Emulator(elf, target, timed=True, taken_branch=2)
     first, last = observations[0], observations[-1]
     probes = (first, last, np.zeros_like(first), np.float32(1e6) * last)
+    for _ in range(before):
+        _step(core, first, act_dim)
     cycles = [_step(core, probe, act_dim)[1] for probe in probes]
     return CyclesByData(len(probes), min(cycles), max(cycles))
 

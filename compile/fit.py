@@ -80,6 +80,14 @@ class Errors:
     ram_over: int
 
 
+WIDE_OUTPUTS = tuple(
+    Shape((8,), act_dim=act_dim, output=output)
+    for output in ("clip", "tanh", "sigmoid", "elu", "relu", "identity")
+    for act_dim in (7, 12)
+)
+"""Always fitted: few draws tell what an output activation costs by the action."""
+
+
 def random_network(shape: Shape, rng: np.random.Generator) -> Network:
     """A network of the given shape with weights of the usual size."""
     sizes = (shape.obs_dim, *shape.hidden, shape.act_dim)
@@ -325,7 +333,7 @@ def run_fit(
     with Progress(console=Console(stderr=True)) as bar, ProcessPoolExecutor() as workers:
         for kind in wanted:
             macs = min(largest(target, weights_in) for weights_in in WEIGHTS_IN)
-            drawn = draw(count + held_out, macs, np.random.default_rng(seed))
+            drawn = [*draw(count + held_out, macs, np.random.default_rng(seed)), *WIDE_OUTPUTS]
             seeds = range(seed, seed + len(drawn))
             job = partial(measure, target=target, precision=kind)
             waiting = [

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +32,20 @@ class OnTarget:
         if self.cycles is None:
             return None
         return self.cycles.p2 / target.modelled()[1] * 1e6
+
+    def facts(self) -> dict[str, Any]:
+        """The sizes as the manifest has them."""
+        sizes = self.sizes
+        return {
+            "text_bytes": sizes.text,
+            "rodata_bytes": sizes.rodata,
+            "data_bytes": sizes.data,
+            "bss_bytes": sizes.bss,
+            "stack_bytes": sizes.stack,
+            "flash_bytes": sizes.flash,
+            "ram_bytes": sizes.ram,
+            "total_bytes": sizes.total,
+        }
 
 
 def build_for_target(

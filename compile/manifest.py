@@ -13,6 +13,7 @@ from compile.package import FORMAT, FORMAT_VERSION, flies
 
 if TYPE_CHECKING:
     from compile.candidate import Candidate
+    from compile.candidate_tflm import OnTflm
     from compile.machine_code import OnTarget
     from compile.network import Network
     from compile.pipeline import Request, Survey
@@ -33,6 +34,7 @@ def manifest(
     """Everything but the hashes, which come with the files."""
     board = survey.leaderboard
     network, on_target = candidate.network, candidate.on_target
+    image = None if on_target is None else on_target.image
     return {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
@@ -49,7 +51,7 @@ def manifest(
             "output": network.layers[-1].activation,
         },
         "precision": candidate.precision,
-        "backend": "c",
+        "backend": request.backend,
         "weights_in": survey.weights_in,
         "seed": request.seed,
         "target": {
@@ -73,23 +75,22 @@ def manifest(
         },
         "size": {
             "predicted": {name: int(values[index]) for name, values in survey.memory.items()},
-            "compiled": None if on_target is None else _compiled(on_target),
+            "compiled": None if on_target is None else on_target.facts(),
         },
         "cycles": {
             "predicted": _predicted(survey, index),
             "emulated": None if on_target is None else _emulated(on_target, target),
         },
         "numerics": asdict(candidate.numerics),
-        "machine_code": None if on_target is None else machine_code(target),
+        "machine_code": None if image is None else machine_code(target, request.backend),
         "quantization": None if candidate.quantization is None else asdict(candidate.quantization),
         "conventions": source.conventions,
-        "crazyflie_app": target.firmware == "crazyflie" and flies(source.conventions),
+        "crazyflie_app": request.backend == "c"
+        and target.firmware == "crazyflie"
+        and flies(source.conventions),
         "toolchain": None
-        if on_target is None
-        else {
-            "compiler": on_target.image.compiler_version,
-            "flags": list(on_target.image.flags),
-        },
+        if image is None
+        else {"compiler": image.compiler_version, "flags": list(image.flags)},
     }
 
 
@@ -109,26 +110,24 @@ def cost_rows(facts: Mapping[str, Any]) -> list[tuple[str, str, str]]:
             f"{compiled[name]:,} B" if compiled else "-",
         )
         for name, label in names.items()
+        if name in predicted
     ]
     cycles, emulated = facts["cycles"]["predicted"], facts["cycles"]["emulated"]
-    if not cycles:
-        rows.append(("one inference", "no cycle model", "no cycle model"))
-        return rows
-    rows.append(
+    if not cycles and not emulated:
+        return [*rows, ("one inference", "no cycle model", "no cycle model")]
+    return [
+        *rows,
         (
             "cycles (model)",
-            f"{cycles['cycles']:,.0f}",
+            f"{cycles['cycles']:,.0f}" if cycles else "-",
             f"{emulated['cycles_p2']:,}" if emulated else "-",
-        )
-    )
-    rows.append(
+        ),
         (
             "one inference (model)",
-            f"{cycles['us']:.1f} µs",
+            f"{cycles['us']:.1f} µs" if cycles else "-",
             f"{emulated['us_p2']:.1f} µs ± {emulated['band']:.0%}" if emulated else "-",
-        )
-    )
-    return rows
+        ),
+    ]
 
 
 def _worth(board: Leaderboard | None, index: int) -> dict[str, Any]:
@@ -147,13 +146,14 @@ def _hidden_activations(network: Network) -> str:
     return ", ".join(dict.fromkeys(layer.activation for layer in network.layers[:-1])) or "none"
 
 
-def machine_code(target: Target) -> dict[str, str]:
-    """Which program was built, and on what its outputs were compared with the host's C."""
+def machine_code(target: Target, backend: str) -> dict[str, str]:
+    """Which program was built, and on what its outputs were compared with the host's."""
+    holds = "device contract" if target.firmware is not None else "self-test"
     timing = "with modelled timing" if target.timing is not None else "outputs alone, no timing"
     emulated = f"on an emulated {target.core} (Unicorn), {timing}"
     return {
         "program": f"{program_folder(target)}/{program_name(target)}",
-        "holds": "device contract" if target.firmware is not None else "self-test",
+        "holds": holds if backend == "c" else "policy alone",
         "ran": "on this machine" if target.native else emulated,
     }
 
@@ -169,21 +169,7 @@ def _number(value: float) -> float | None:
     return float(value) if math.isfinite(value) else None
 
 
-def _compiled(on_target: OnTarget) -> dict[str, int]:
-    sizes = on_target.sizes
-    return {
-        "text_bytes": sizes.text,
-        "rodata_bytes": sizes.rodata,
-        "data_bytes": sizes.data,
-        "bss_bytes": sizes.bss,
-        "stack_bytes": sizes.stack,
-        "flash_bytes": sizes.flash,
-        "ram_bytes": sizes.ram,
-        "total_bytes": sizes.total,
-    }
-
-
-def _emulated(on_target: OnTarget, target: Target) -> dict[str, Any] | None:
+def _emulated(on_target: OnTarget | OnTflm, target: Target) -> dict[str, Any] | None:
     us, by_data = on_target.us(target), on_target.by_data
     if on_target.cycles is None or by_data is None or us is None:
         return None

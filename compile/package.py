@@ -34,6 +34,7 @@ FIRMWARE_BLOCKS = frozenset(
     )
 )  # of observations that the firmware apps build: enum block of hppo_observation.c
 POLICY_FILES = ("policy.h", "policy.c", "policy_golden.h")  # the device code, in hashing order
+TFLM_FILES = ("policy.h", "policy_tflm.h", "policy_tflm.cc", "policy_golden.h")  # the same of tflm
 
 
 @dataclass(frozen=True)
@@ -76,18 +77,26 @@ def load_package(path: Path) -> Package:
                 f"{path}: {name} was changed after it was verified (its hash does not match the "
                 "manifest); run hyperppo-compile again"
             )
+    files = policy_files(manifest)
     if (
-        not set(POLICY_FILES) <= set(hashes)
-        or package_hash(path, manifest.get("conventions", {})) != stamp
+        not set(files) <= set(hashes)
+        or package_hash(path, manifest.get("conventions", {}), files) != stamp
     ):
         raise CompileError(f"{path}: the package hash does not match its policy files")
     return Package(path, manifest)
 
 
-def package_hash(folder: Path, conventions: Mapping[str, Any]) -> str:
+def policy_files(manifest: Mapping[str, Any]) -> tuple[str, ...]:
+    """The device code of a package, by its backend."""
+    return TFLM_FILES if manifest.get("backend") == "tflm" else POLICY_FILES
+
+
+def package_hash(
+    folder: Path, conventions: Mapping[str, Any], files: tuple[str, ...] = POLICY_FILES
+) -> str:
     """16 hex digits that a device reports: which policy it runs, and by which conventions."""
     digest = hashlib.sha256()
-    for name in POLICY_FILES:
+    for name in files:
         digest.update((folder / name).read_bytes())
     digest.update("\n".join(convention_lines(conventions)).encode())
     return digest.digest()[:8].hex()
@@ -176,7 +185,7 @@ def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
         for file in sorted(folder.rglob("*"))
         if file.is_file() and file.name != MANIFEST
     }
-    stamp = package_hash(folder, manifest.get("conventions", {}))
+    stamp = package_hash(folder, manifest.get("conventions", {}), policy_files(manifest))
     complete = {**manifest, "hashes": {"package": stamp, "files": files}}
     text = json.dumps(complete, indent=2, allow_nan=False) + "\n"
     (folder / MANIFEST).write_text(text, encoding="utf-8")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,10 +21,12 @@ from compile.progress import Progress
 from compile.select import ranking
 
 if TYPE_CHECKING:
+    from compile.candidate_tflm import OnTflm
     from compile.source import Source
     from hyperppo.leaderboard import Leaderboard
     from targets.target import Target
 
+TFLM_PRECISIONS = ("f32", "i16", "i8")
 CHEAPEST_FIRST = ("i8", "i16", "f32")  # what `auto` tries
 LOSS = 0.01  # that `auto` accepts: of float32's return, or of the spread of its actions
 TRIES = 10  # candidates compiled before giving up: the model is far better than that
@@ -42,6 +45,8 @@ class Request:
     output: str | None = None  # of the ONNX file; default: its only one
     calibration: Path | None = None  # observations of the ONNX file's policy
     precision: str | None = None  # f32, i16, i8, i8x or auto; default: `default_precision`
+    backend: str = "c"  # c or tflm
+    tflm_root: Path | None = None  # TFLM's sources, to link the tflm backend's policy with
     weights_in: str | None = None  # "flash" or "ram"; default: the target's
     out: Path | None = None  # default: build/TARGET
     seed: int = 0  # of the rollouts that the observations come from
@@ -75,6 +80,7 @@ def compile_policy(request: Request, progress: Progress | None = None) -> Packag
     Raises CompileError, HyperPPOError or TargetError, and then nothing was written.
     """
     progress = progress or Progress()
+    check_backend(request)
     target, source = load(request, progress)
     with staging(request.out_path) as folder:
         survey, index, candidate, rejected = settle(request, source, target, folder, progress)
@@ -86,11 +92,37 @@ def compile_policy(request: Request, progress: Progress | None = None) -> Packag
     return Package(request.out_path, complete)
 
 
+def check_backend(request: Request) -> None:
+    """CompileError on options that the tflm backend does not have, and where it is not there."""
+    if request.backend != "tflm":
+        if request.tflm_root is not None:
+            raise CompileError("--tflm-root is of --backend tflm")
+        return
+    if request.precision not in (None, *TFLM_PRECISIONS):
+        raise CompileError(
+            f"--backend tflm takes --precision {', '.join(TFLM_PRECISIONS)}, not "
+            f"{request.precision}"
+        )
+    if request.budget.max_us is not None:
+        raise CompileError("--backend tflm has no cycle model: --max-us is of --backend c")
+    if request.weights_in == "ram":
+        raise CompileError("--backend tflm keeps the model in flash: --weights-in flash")
+    from compile.lower.tflm import require
+
+    require()
+    if request.tflm_root is not None:
+        from compile.lower.tflm.build import check_tree
+
+        check_tree(request.tflm_root)
+
+
 def load(request: Request, progress: Progress) -> tuple[Target, Source]:
     """The target and where the policy comes from."""
     from targets.target import load_target
 
     target = load_target(request.target)
+    if request.backend == "tflm" and target.native:
+        raise CompileError(f"--backend tflm is for microcontrollers, which {target.name} is not")
     with progress.stage("load") as found:
         source: Source
         if request.onnx is not None:
@@ -177,12 +209,18 @@ def enumerate_costs(
 
     with progress.stage("filter") as found:
         weights_in = request.weights_in or target.weights_in
-        table = (source.table, *source.dims, weights_in, *source.activations)
-        memory = predict_memory(target, precision, *table)
         cycles = us = None
-        if target.timing is not None:
-            cycles = predict_cycles(target, precision, *table)
-            us = cycles / target.modelled()[1] * 1e6
+        if request.backend == "tflm":
+            from compile.lower.tflm.costs import predict_memory as predict_tflm
+
+            weights_in = "flash"
+            memory = predict_tflm(precision, source.table, *source.dims, *source.activations)
+        else:
+            table = (source.table, *source.dims, weights_in, *source.activations)
+            memory = predict_memory(target, precision, *table)
+            if target.timing is not None:
+                cycles = predict_cycles(target, precision, *table)
+                us = cycles / target.modelled()[1] * 1e6
         costs = Costs(memory["total_bytes"], memory["flash_bytes"], memory["ram_bytes"], us)
         affordable = within(costs, request.budget, target)
         over = [f"{count} over on {name}" for name, count in affordable.over.items()]
@@ -249,16 +287,7 @@ def first_that_holds(
     """
     rejected: list[dict[str, str]] = []
     for index in map(int, order[:TRIES]):
-        candidate = build_candidate(
-            source,
-            index,
-            target,
-            survey.precision,
-            survey.weights_in,
-            request.seed,
-            folder,
-            progress,
-        )
+        candidate = build(request, source, index, target, survey, folder, progress)
         why = over_in_truth(candidate.on_target, request, target)
         if not why:
             return index, candidate, rejected
@@ -284,7 +313,9 @@ def too_large(
     """The message when the only policy does not fit: what it takes, and what to do."""
     fit = []
     for precision in CHEAPEST_FIRST:
-        if precision != survey.precision and precision in target.precisions:
+        if precision == survey.precision or precision not in target.precisions:
+            continue
+        with suppress(CompileError):  # a form that the backend does not have
             other = enumerate_costs(request, source, target, precision, Progress())
             if other.affordable.mask[0]:
                 fit.append(precision)
@@ -297,7 +328,26 @@ def too_large(
     )
 
 
-def over_in_truth(on_target: OnTarget | None, request: Request, target: Target) -> str:
+def build(
+    request: Request,
+    source: Source,
+    index: int,
+    target: Target,
+    survey: Survey,
+    folder: Path,
+    progress: Progress,
+) -> Candidate:
+    """One architecture through the backend asked for."""
+    last = (request.seed, folder, progress)
+    if request.backend == "tflm":
+        from compile.candidate_tflm import build_in_tflm
+
+        root = request.tflm_root
+        return build_in_tflm(source, index, target, survey.precision, root, *last)
+    return build_candidate(source, index, target, survey.precision, survey.weights_in, *last)
+
+
+def over_in_truth(on_target: OnTarget | OnTflm | None, request: Request, target: Target) -> str:
     """Why a compiled candidate is over budget; empty when it is not, or was not compiled."""
     if on_target is None:
         return ""

@@ -62,7 +62,7 @@ def write_report(
         limits=survey.affordable.limits,
         layers=layer_rows(candidate),
         budgets=[] if board is None else best_per_budget(board.return_mean, survey),
-        numerics=numeric_rows(facts["numerics"], facts["machine_code"]),
+        numerics=numeric_rows(facts),
     )
     path.write_text(html, encoding="utf-8")
 
@@ -124,16 +124,22 @@ def best_per_budget(returns: NDArray[np.float64], survey: Survey) -> list[dict[s
     return rows
 
 
-def numeric_rows(
-    numerics: dict[str, Any], machine_code: dict[str, str] | None
-) -> list[tuple[str, str]]:
-    """(comparison, largest difference)."""
-    ran = machine_code["ran"] if machine_code else "not run"
-    titles = {
-        "source_vs_onnxruntime": f"{numerics['source']} → policy.onnx in onnxruntime",
-        "onnxruntime_vs_host_c": "onnxruntime → policy.c on this machine",
-        "host_c_vs_target": f"policy.c on this machine → machine code for the target, {ran}",
-    }
+def numeric_rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
+    """(comparison, largest difference) of the comparisons that a backend makes."""
+    numerics, ran = facts["numerics"], "not run"
+    if facts["machine_code"]:
+        ran = facts["machine_code"]["ran"]
+    titles = {"source_vs_onnxruntime": f"{numerics['source']} → policy.onnx in onnxruntime"}
+    if facts["backend"] == "tflm":
+        titles |= {
+            "onnxruntime_vs_tflm": "onnxruntime → policy.tflite in TFLM's interpreter",
+            "tflm_vs_target": f"TFLM's interpreter → machine code for the target, {ran}",
+        }
+    else:
+        titles |= {
+            "onnxruntime_vs_host_c": "onnxruntime → policy.c on this machine",
+            "host_c_vs_target": f"policy.c on this machine → machine code for the target, {ran}",
+        }
     return [
         (title, "not compiled" if numerics[name] is None else f"{numerics[name]:.2g}")
         for name, title in titles.items()

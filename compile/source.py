@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from compile.fixed_point import FixedNetwork
 from compile.network import Network
 
 if TYPE_CHECKING:
@@ -24,6 +23,13 @@ class Original:
 
     network: Network
     answer: Callable[[Floats], Floats]  # (n, obs_dim) -> (n, act_dim) by the source's own means
+
+
+class Forward(Protocol):
+    """A quantised policy."""
+
+    def forward(self, observations: Floats, /) -> Floats:
+        """(n, obs_dim) -> (n, act_dim)."""
 
 
 class Source(Protocol):
@@ -82,6 +88,6 @@ class Source(Protocol):
         """(at most count, obs_dim) observations to calibrate and verify on."""
 
     def returns(
-        self, original: Original, fixed: FixedNetwork, seed: int
+        self, original: Original, quantised: Forward, seed: int
     ) -> tuple[float, float] | None:
-        """Mean returns of the original and of its fixed-point form; None without a simulator."""
+        """Mean returns of the original and of its quantised form; None without a simulator."""

@@ -14,9 +14,8 @@ from numpy.typing import NDArray
 
 from compile.activation import cost_name
 from compile.errors import CompileError
-from compile.fixed_point import FixedNetwork
 from compile.onnx_import import Imported, read_policy
-from compile.source import Floats, Original
+from compile.source import Floats, Forward, Original
 
 FEWEST = 64  # observations in a calibration file: fewer say little about ranges
 
@@ -105,7 +104,7 @@ class OnnxSource:
             np.float32
         )
 
-    def returns(self, original: Original, fixed: FixedNetwork, seed: int) -> None:  # noqa: D102
+    def returns(self, original: Original, quantised: Forward, seed: int) -> None:  # noqa: D102
         return None
 
 

@@ -13,9 +13,8 @@ from numpy.typing import NDArray
 
 from compile import verify
 from compile.activation import cost_name
-from compile.fixed_point import FixedNetwork
 from compile.network import network_from_torch
-from compile.source import Floats, Original
+from compile.source import Floats, Forward, Original
 
 if TYPE_CHECKING:
     from hyperppo.checkpoint import Run
@@ -89,9 +88,9 @@ class RunSource:
         return record(self.run, self.run.space.architectures[index], count, seed)
 
     def returns(  # noqa: D102
-        self, original: Original, fixed: FixedNetwork, seed: int
+        self, original: Original, quantised: Forward, seed: int
     ) -> tuple[float, float]:
-        return fly_both(self.run, original, fixed, seed)
+        return fly_both(self.run, original, quantised, seed)
 
 
 def open_run(path: Path | None, target: str) -> RunSource:
@@ -109,8 +108,8 @@ def record(run: Run, architecture: Architecture, count: int, seed: int) -> Float
     return record_observations(run, architecture, count, seed)
 
 
-def fly_both(run: Run, original: Original, fixed: FixedNetwork, seed: int) -> tuple[float, float]:
-    """Mean returns of the float32 and of the fixed-point policy, equal starts and disturbances."""
+def fly_both(run: Run, original: Original, quantised: Forward, seed: int) -> tuple[float, float]:
+    """Mean returns of the float32 and of the quantised policy, equal starts and disturbances."""
     from hyperppo.envs.registry import make_env
     from hyperppo.episodes import fly_episodes, on_rows
 
@@ -118,4 +117,4 @@ def fly_both(run: Run, original: Original, fixed: FixedNetwork, seed: int) -> tu
         env = make_env(run.task, run.config.env, EPISODES, seed)
         return float(fly_episodes(env, on_rows(answer)).returns.mean())
 
-    return mean_return(original.answer), mean_return(fixed.forward)
+    return mean_return(original.answer), mean_return(quantised.forward)

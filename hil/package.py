@@ -41,6 +41,7 @@ class DevicePackage:
     @property
     def elf(self) -> Path:
         """The bare-metal image. Raises HilError when the package has none."""
+        self._only_c()
         image = self.path / "bare_metal" / "policy.elf"
         if not image.is_file():
             raise HilError(
@@ -53,6 +54,7 @@ class DevicePackage:
     @property
     def app(self) -> Path:
         """The Crazyflie app. Raises HilError when the package has none."""
+        self._only_c()
         folder = self.path / "crazyflie_app"
         if not folder.is_dir():
             raise HilError(
@@ -60,6 +62,13 @@ class DevicePackage:
                 "can fill (an ONNX file, or a task that is no flight of that vehicle)"
             )
         return folder
+
+    def _only_c(self) -> None:
+        if self.manifest.get("backend") == "tflm":
+            raise HilError(
+                f"{self.path} has the tflm backend, without the device contract: the virtual "
+                "device and the firmware app take packages of hyperppo-compile --backend c"
+            )
 
     def elf_sha256(self) -> str | None:
         """Hash of the bare-metal image; None when there is none."""

@@ -28,6 +28,7 @@ FORMAT = "hyperppo-run"
 FORMAT_VERSION = 1
 CONFIG, CHECKPOINT, LEADERBOARD = "config.json", "checkpoint.safetensors", "leaderboard.csv"
 METRICS, EVALUATIONS = "metrics.jsonl", "evaluations.jsonl"
+BEST = "best.safetensors"  # what evaluations along the way liked best; used before the last state
 LOCK = ".lock"  # held by the training that writes here
 _POLICY_PREFIXES = ("averaged.", "observation_norm.", "trainer.scalars")
 
@@ -59,8 +60,8 @@ class Run:
 
     @cached_property
     def checkpoint_sha256(self) -> str:
-        """SHA-256 of the checkpoint file, hexadecimal."""
-        return hashlib.sha256((self.path / CHECKPOINT).read_bytes()).hexdigest()
+        """SHA-256 of the file that the weights came from, hexadecimal."""
+        return hashlib.sha256((self.path / weights_file(self.path)).read_bytes()).hexdigest()
 
     def policy(self, architecture: Architecture) -> nn.Sequential:
         """The policy of one architecture, estimated in one GHN pass.
@@ -95,7 +96,7 @@ def write_config(
         "hyperppo_version": __version__,
         "torch_version": torch.__version__,
         "command": command,
-        "resume": "bit for bit" if exact_resume else "with new episodes",
+        "exact_resume": exact_resume,  # False: with new episodes
         "obs_dim": space.obs_dim,
         "act_dim": space.act_dim,
         "conventions": conventions,
@@ -105,16 +106,30 @@ def write_config(
         temporary.write_text(json.dumps(data, indent=1) + "\n")
 
 
-def save_checkpoint(path: Path, state: dict[str, Tensor]) -> None:
-    """Write `checkpoint.safetensors`, atomically."""
+def save_checkpoint(path: Path, state: dict[str, Tensor], name: str = CHECKPOINT) -> None:
+    """Write `checkpoint.safetensors`, or another of that kind, atomically."""
     contiguous = {key: value.detach().cpu().contiguous().clone() for key, value in state.items()}
-    with replacing(path / CHECKPOINT) as temporary:
+    with replacing(path / name) as temporary:
         try:
             save_file(contiguous, temporary)
         except SafetensorError as error:
             raise HyperPPOError(
-                f"cannot write {path / CHECKPOINT}: {error}; the last one is kept: make room first"
+                f"cannot write {path / name}: {error}; the last one is kept: make room first"
             ) from None
+
+
+def save_best(path: Path, state: dict[str, Tensor]) -> None:
+    """Keep this state's policy as the one to use."""
+    save_checkpoint(path, _for_use(state), BEST)
+
+
+def weights_file(path: Path) -> str:
+    """Name of the file in a run directory whose policy is used."""
+    return BEST if (path / BEST).is_file() else CHECKPOINT
+
+
+def _for_use(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {key: value for key, value in state.items() if key.startswith(_POLICY_PREFIXES)}
 
 
 def read_config(path: Path) -> tuple[dict[str, Any], RunConfig]:
@@ -141,9 +156,9 @@ def read_config(path: Path) -> tuple[dict[str, Any], RunConfig]:
         raise HyperPPOError(f"{file} is damaged: {error} is missing") from None
 
 
-def read_checkpoint(path: Path) -> dict[str, Tensor]:
-    """Flat tensors of `checkpoint.safetensors`; raises HyperPPOError when missing or corrupt."""
-    file = path / CHECKPOINT
+def read_checkpoint(path: Path, name: str = CHECKPOINT) -> dict[str, Tensor]:
+    """Flat tensors of a checkpoint; raises HyperPPOError when it is missing or corrupt."""
+    file = path / name
     if not file.is_file():
         raise HyperPPOError(f"no checkpoint at {file}: the run has not saved one yet")
     try:
@@ -155,7 +170,7 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
 def load_run(path: Path) -> Run:
     """Load a run directory; raises HyperPPOError (missing, corrupt, of another version)."""
     data, config = read_config(path)
-    tensors = read_checkpoint(path)
+    tensors = read_checkpoint(path, weights_file(path))
     try:
         space = run_space(config, data["obs_dim"], data["act_dim"])
         policy = HyperPolicy(space, config)
@@ -170,7 +185,9 @@ def load_run(path: Path) -> Run:
         reason = str(error).splitlines()[0]
         raise HyperPPOError(f"{path}: checkpoint and config do not match ({reason})") from None
     if not all(bool(p.isfinite().all()) for p in policy.parameters()):
-        raise HyperPPOError(f"{path / CHECKPOINT} is corrupt: it holds weights that are not finite")
+        raise HyperPPOError(
+            f"{path / weights_file(path)} is corrupt: it holds weights that are not finite"
+        )
     return Run(path, config, space, conventions, policy.requires_grad_(False), norm, iteration)
 
 
@@ -186,7 +203,7 @@ def run_space(config: RunConfig, obs_dim: int, act_dim: int) -> SearchSpace:
 def export_run(source: Path, destination: Path) -> None:
     """Copy what is needed to use a run (not to resume it): no optimiser, critic or simulator."""
     load_run(source)
-    kept = {k: v for k, v in read_checkpoint(source).items() if k.startswith(_POLICY_PREFIXES)}
+    kept = _for_use(read_checkpoint(source, weights_file(source)))
     destination.mkdir(parents=True, exist_ok=True)
     for name in (CONFIG, LEADERBOARD, METRICS, EVALUATIONS):
         if (source / name).is_file():

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from hyperppo.errors import HyperPPOError
+from hyperppo.experiments.command import experiment
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 
@@ -69,7 +70,10 @@ def train(
     plant: Annotated[str | None, typer.Option(help=_PLANT)] = None,
     episodes: Annotated[int, typer.Option(help="Episodes an architecture, leaderboard.")] = 16,
     evaluate_every: Annotated[
-        int, typer.Option(help="Evaluate a sample of architectures every so many steps; 0: never.")
+        int,
+        typer.Option(
+            help="Evaluate a sample every so many steps and keep the best policies; 0: the last."
+        ),
     ] = 0,
     threads: ThreadsOption = None,
     as_json: JsonOption = False,
@@ -83,6 +87,7 @@ def train(
     """
     from rich.console import Console
 
+    from hyperppo import parallel
     from hyperppo import train as job
     from hyperppo.config import make_config
     from hyperppo.envs.quadrotor.plants import plant_options
@@ -92,9 +97,11 @@ def train(
     from hyperppo.space import parse_architecture
     from hyperppo.tables import print_shares
 
-    console = Console(stderr=True)
     set_threads(threads)
+    parallel.join()
+    console = Console(stderr=True, quiet=not parallel.is_first())
     directory = out or Path("runs") / task.replace(":", "-").replace("/", "-")
+    resume = resume or (parallel.restarted() and job.has_run(directory))
     if resume:
         job.check_resumable(directory)
     else:
@@ -102,7 +109,9 @@ def train(
         if arch is not None:
             given["architecture"] = parse_architecture(arch)
         if algo is Algo.ppo:
-            given["meta_batch"] = 1
+            given["meta_batch"] = parallel.processes()  # copies of the one architecture
+        if parallel.processes() > 1:
+            given["shards"] = parallel.processes()
         optional = {"steps": steps, "num_envs": num_envs, "meta_batch": meta_batch}
         given |= {name: value for name, value in optional.items() if value is not None}
         if plant:
@@ -125,7 +134,8 @@ def train(
             )
             raise typer.Exit(130)
         board = rank(directory, episodes, trainer.config.seed, console)
-    print_shares(board, directory, as_json)
+    if parallel.is_first():
+        print_shares(board, directory, as_json)
 
 
 @app.command()
@@ -168,6 +178,7 @@ def evaluate(
     from rich.console import Console
     from rich.progress import Progress
 
+    from hyperppo import parallel
     from hyperppo.checkpoint import load_run
     from hyperppo.config import apply_override
     from hyperppo.envs.quadrotor.goals import shares
@@ -185,10 +196,12 @@ def evaluate(
     if all_ and (scenario or plant or set_):
         raise HyperPPOError("the leaderboard (--all) takes no --scenario, --plant or --set")
     set_threads(threads)
+    parallel.join()
     if all_:
-        console = Console(stderr=True)
+        console = Console(stderr=True, quiet=not parallel.is_first())
         board = rank(run, episodes, seed, console, deterministic=not sampled, halving=halving)
-        print_shares(board, run, as_json)
+        if parallel.is_first():
+            print_shares(board, run, as_json)
         return
     loaded = load_run(run)
     architectures = [parse_architecture(text) for text in arch or []]
@@ -203,7 +216,8 @@ def evaluate(
         apply_override(options, override)
     if scenario:
         options["env"]["scenarios"] = shares(scenario)
-    with Progress(console=Console(stderr=True), transient=True) as bar:
+    console = Console(stderr=True, quiet=not parallel.is_first())
+    with Progress(console=console, transient=True) as bar:
         task = bar.add_task(f"{len(architectures)} architectures x {episodes} episodes", total=1.0)
         board = measure(
             loaded,
@@ -214,7 +228,8 @@ def evaluate(
             env_options=options["env"],
             progress=lambda fraction: bar.update(task, completed=fraction),
         )
-    print_architectures(board, architectures, loaded.space, run.name, as_json)
+    if parallel.is_first():
+        print_architectures(board, architectures, loaded.space, run.name, as_json)
 
 
 @app.command()
@@ -308,43 +323,7 @@ def fly(
     typer.echo(f"{'animation':18} {page}")
 
 
-class Experiment(StrEnum):
-    """One figure or table of the paper."""
-
-    mix = "mix"  # section III-A: PPO on data mixed over architectures
-
-
-@app.command()
-def experiment(
-    name: Annotated[Experiment, typer.Argument(help="mix: section III-A.")],
-    steps: Annotated[int, typer.Option(help="Control steps of each training.")] = 3_000_000,
-    seed: Annotated[int, typer.Option(help="Seeds every random source.")] = 0,
-    out: Annotated[Path | None, typer.Option(help="Folder (default build/NAME).")] = None,
-    threads: ThreadsOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Repeat one experiment of the paper: its data as JSON, its figure as PNG.
-
-    Example: hyperppo experiment mix --steps 3000000 --out build/mix
-    """
-    from rich.console import Console
-    from rich.progress import Progress
-
-    from hyperppo.experiments import mix
-    from hyperppo.processor import set_threads
-
-    set_threads(threads)
-    folder = out or Path("build") / name.value
-    with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(name.value, total=1.0)
-        found = mix.run(folder, steps, seed, lambda done: bar.update(task, completed=done))
-    summary = {key: found[key] for key in ("final_reward", "final_spread")}
-    if as_json:
-        typer.echo(json.dumps({**summary, "picture": str(folder / "mix.png")}))
-        return
-    for key, (own, mixed) in summary.items():
-        typer.echo(f"{key:14} each its own data {own:.3f}   mixed {mixed:.3f}")
-    typer.echo(f"{'picture':14} {folder / 'mix.png'}")
+app.command()(experiment)
 
 
 @app.command()

@@ -71,6 +71,7 @@ class PPOConfig:
     decay_last: float = 0.3  # share of the run over which the learning rate goes to 0
     critic_learning_rate: float = 2e-3
     critic_hidden: tuple[int, ...] = (64, 64)
+    critic_sees_architecture: bool = True  # False: an ablation
     mix_architectures: bool = False  # the mistake of section III-A: see experiments/mix.py
     average: float = 0.95  # decay an iteration of the averaged GHN that is evaluated; 0: none
 
@@ -87,6 +88,7 @@ class RunConfig:
     meta_batch: int = 16  # architectures an iteration
     seed: int = 0
     device: str = "cpu"
+    shards: int = 1  # groups of environments and architectures that processes can share out
     space: SpaceConfig = SpaceConfig()
     ghn: GHNConfig = GHNConfig()
     policy: PolicyConfig = PolicyConfig()
@@ -150,6 +152,13 @@ def _check(config: RunConfig) -> None:
     if (config.algo == "ppo") != (config.architecture is not None):
         raise HyperPPOError("--algo ppo needs --arch, for example --arch 64,64; others take none")
     groups = config.meta_batch * config.ppo.minibatches
+    if config.shards < 1 or config.meta_batch % config.shards:
+        raise HyperPPOError(
+            f"meta_batch {config.meta_batch} must be a multiple of shards, {config.shards}: "
+            "each of the processes gets as many architectures"
+        )
+    if config.shards > 1 and config.ppo.mix_architectures:
+        raise HyperPPOError("ppo.mix_architectures needs shards=1: it mixes all of them")
     if min(config.num_envs, config.meta_batch, config.steps, config.ppo.minibatches) < 1:
         raise HyperPPOError("num_envs, meta_batch, minibatches and steps must be positive")
     if config.num_envs % groups:

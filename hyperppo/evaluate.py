@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor
 
+from hyperppo import parallel
 from hyperppo.checkpoint import LEADERBOARD, Run, load_run
 from hyperppo.envs.registry import find_task, make_env
 from hyperppo.episodes import fly_episodes
@@ -50,7 +51,7 @@ def evaluate(
     n = len(architectures)
     options = {**run.config.env, **(env_options or {})}
     # Strided, so that every chunk has small and large ones; even, so that two cores share them.
-    # The number of threads plays no part: the result does not depend on it.
+    # The numbers of threads and of processes play no part: the result does not depend on them.
     together = find_task(run.task).side_by_side
     count = min(n, 2 * math.ceil(n * episodes / (2 * together)))
     chunks = [range(start, n, count) for start in range(count)]
@@ -59,16 +60,18 @@ def evaluate(
     def fly(k: int) -> dict[str, NDArray[np.float64]]:
         def report(fraction: float) -> None:
             done[k] = fraction
-            progress(sum(done) / count)
+            progress(sum(done) / len(mine))
 
         chosen = [architectures[i] for i in chunks[k]]
         return _fly(run, chosen, episodes, _chunk_seed(seed, k), deterministic, options, report)
 
-    parts = side_by_side([partial(fly, k) for k in range(count)])
+    mine = range(parallel.number(), count, parallel.processes())
+    flown = side_by_side([partial(fly, k) for k in mine])
+    parts = parallel.union(dict(zip(mine, flown, strict=True)))
     joined = {key: np.empty(n) for key in parts[0]}
-    for chunk, part in zip(chunks, parts, strict=True):
+    for k, part in parts.items():
         for key, values in part.items():
-            joined[key][chunk] = values
+            joined[key][chunks[k]] = values
     return Leaderboard(
         params=np.array([run.space.count_params(a) for a in architectures], dtype=np.int64),
         macs=np.array([_macs(run.space, a) for a in architectures], dtype=np.int64),
@@ -143,6 +146,7 @@ def rank(
     With `halving`, architectures that may be on the Pareto front get up to `MOST_EPISODES`. Sampled
     actions have a leaderboard of their own: what is deployed takes the mean.
     """
+    parallel.wait()  # until the run is there for all
     run = load_run(out)
     space = run.space
     with Progress(console=console, transient=True) as bar:
@@ -166,7 +170,9 @@ def rank(
                 f"{board.episodes.sum()} episodes; {undecided(board).sum()} architectures are "
                 f"still too close to say whether they are on the front"
             )
-    write_leaderboard(out / (LEADERBOARD if deterministic else LEADERBOARD_SAMPLED), board, space)
+    if parallel.is_first():
+        name = LEADERBOARD if deterministic else LEADERBOARD_SAMPLED
+        write_leaderboard(out / name, board, space)
     return board
 
 

@@ -18,13 +18,20 @@ def size_group(params: int) -> str:
     return SIZES[sum(params >= limit for limit in _LIMITS)]
 
 
+def totals(figure: Tensor, architectures: int) -> Tensor:
+    """Sum and count (2, M) of a figure (T, N), N architecture-major; NaN does not count."""
+    each = figure.view(len(figure), architectures, -1)
+    known = ~each.isnan()
+    return torch.stack((torch.where(known, each, 0.0).sum((0, 2)), known.sum((0, 2)).float()))
+
+
 def by_group(
     figures: dict[str, Tensor], architectures: Sequence[Architecture], space: SearchSpace
 ) -> dict[str, float]:
     """Mean of each figure over the environments of each group of architectures.
 
-    `figures` are (T, N), N architecture-major over the M `architectures`; NaN does not count.
-    Returns `NAME_by_depth/D` and `NAME_by_size/GROUP` for the groups that occur.
+    `figures` are `totals` (2, M). Returns `NAME_by_depth/D` and `NAME_by_size/GROUP` for the
+    groups that occur.
     """
     members: dict[str, list[int]] = {}
     for m, architecture in enumerate(architectures):
@@ -32,11 +39,7 @@ def by_group(
         for group in (f"depth/{len(architecture)}", f"size/{size}"):
             members.setdefault(group, []).append(m)
     result = {}
-    for name, values in figures.items():
-        each = values.view(len(values), len(architectures), -1)
-        known = ~each.isnan()
-        sums = torch.where(known, each, 0.0).sum((0, 2))
-        counts = known.sum((0, 2))
+    for name, (sums, counts) in figures.items():
         for group, rows in sorted(members.items()):
             result[f"{name}_by_{group}"] = float(sums[rows].sum() / counts[rows].sum())
     return result

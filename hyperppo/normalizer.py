@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from hyperppo import parallel
+
 
 class RunningNorm(nn.Module):
     """Running mean and variance of features, merged batch by batch (Chan et al. 1979)."""
@@ -25,10 +27,11 @@ class RunningNorm(nn.Module):
         return self.var.sqrt().clamp(min=1e-3)
 
     def update(self, batch: Tensor) -> None:
-        """Merge a batch (n, features)."""
-        n = batch.shape[0]
+        """Merge a batch (n, features), of every process the same number."""
+        n = batch.shape[0] * parallel.processes()
         mean = batch.mean(0, dtype=torch.float64)
         var = (batch - mean.to(batch.dtype)).square().mean(0, dtype=torch.float64)
+        mean, var = parallel.pooled(mean, var)
         total = self.count + n
         delta = mean - self.mean
         self.var = (

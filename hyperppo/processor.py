@@ -19,12 +19,15 @@ _KEEP_IN_ALL = (1 << 31) - 1
 
 
 def set_threads(threads: int | None) -> None:
-    """Use this many CPU threads (default: all cores), and keep freed memory for the next tensor.
+    """Use this many CPU threads, and keep freed memory for the next tensor.
 
-    By default glibc gives a large block back to the kernel when it is freed, and the next tensor
+    By default all cores, shared by the processes that torchrun started on this machine.
+
+    Left alone, glibc gives a large block back to the kernel when it is freed, and the next tensor
     of that size pays for every page again: a third of the time of GAE and normalisation.
     """
-    torch.set_num_threads(threads or os.cpu_count() or 1)
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    torch.set_num_threads(threads or max(1, (os.cpu_count() or 1) // processes))
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # not everywhere: musl has none
     if mallopt is not None:
         mallopt(_M_MMAP_THRESHOLD, _KEEP_BLOCKS_UP_TO)

@@ -40,22 +40,21 @@ def collect(
     log_std: Tensor,
     slope: float,
     normalizer: RunningNorm,
-    steps: int,
-    generator: torch.Generator,
+    noise: Tensor,
 ) -> tuple[Rollout, tuple[Tensor, Tensor]]:
-    """Act for `steps` steps from `start` = (observation, critic input), both (dim, N).
+    """Act from `start` = (observation, critic input), both (dim, N), with standard normal `noise`
+    (T, M, E, act_dim) for T steps.
 
     Returns the data and where the environments stand now. Raises HyperPPOError when a task answers
     finite actions with numbers that are not.
     """
-    M, N, T = len(policies), env.num_envs, steps
-    E = N // M
+    T, M, E, _ = noise.shape
+    N = env.num_envs
     device = env.device
     observation, critic_input = start
     raw = torch.empty((T, N, env.obs_dim), device=device)
     normalised = torch.empty((T, M, E, env.obs_dim), device=device)
     critic_inputs = torch.empty((T + 1, N, env.critic_dim), device=device)
-    noise = torch.randn((T, M, E, env.act_dim), generator=generator, device=device)
     mean = torch.empty_like(noise)
     action = torch.empty_like(noise)
     std = log_std.exp()[:, None]

@@ -17,6 +17,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from hyperppo import parallel
 from hyperppo.checkpoint import (
     CHECKPOINT,
     CONFIG,
@@ -30,7 +31,7 @@ from hyperppo.checkpoint import (
     write_config,
 )
 from hyperppo.config import RunConfig
-from hyperppo.envs.registry import make_env
+from hyperppo.envs.shards import training_env
 from hyperppo.errors import HyperPPOError
 from hyperppo.files import replacing
 from hyperppo.trainer import Trainer
@@ -41,20 +42,22 @@ _CHECKPOINT_EVERY_S = 30.0
 
 def start(config: RunConfig, out: Path, command: str) -> Trainer:
     """Make a new run directory and its trainer. Raises HyperPPOError when `out` holds a run."""
-    if (out / CONFIG).exists():
+    if has_run(out):
         raise HyperPPOError(
             f"{out} already holds a run: add --resume to go on with it, or choose another --out"
         )
-    trainer = _trainer(config, config.seed)
-    write_config(
-        out,
-        config,
-        trainer.space,
-        trainer.env.conventions(),
-        command,
-        exact_resume=bool(trainer.env.state_dict()),
-    )
+    trainer = _trainer(config)
+    exact = bool(trainer.env.state_dict())
+    parallel.wait()  # everyone has looked
+    if parallel.is_first():
+        conventions = trainer.env.conventions()
+        write_config(out, config, trainer.space, conventions, command, exact_resume=exact)
     return trainer
+
+
+def has_run(out: Path) -> bool:
+    """Whether a training began there."""
+    return (out / CONFIG).exists()
 
 
 def check_resumable(out: Path) -> None:
@@ -67,14 +70,14 @@ def resume(out: Path) -> Trainer:
 
     A task that saves no state starts new episodes, other ones than at the start of the run.
     """
-    _, config = read_config(out)
+    data, config = read_config(out)
     if not (out / CHECKPOINT).exists():
-        trainer = _trainer(config, config.seed)
+        trainer = _trainer(config)
     else:
         state = read_checkpoint(out)
         try:
-            iteration = int(state["trainer.scalars"][0])
-            trainer = _trainer(config, config.seed + iteration)
+            exact = data.get("exact_resume", True)  # the same environments, or other ones
+            trainer = _trainer(config, 0 if exact else int(state["trainer.scalars"][0]))
             trainer.load_state_dict(state)
         except (KeyError, RuntimeError, ValueError) as error:
             reason = str(error).splitlines()[0]
@@ -82,13 +85,13 @@ def resume(out: Path) -> Trainer:
                 f"{out / CHECKPOINT} cannot be resumed ({reason}): it is damaged, or was exported "
                 "for use only"
             ) from None
-    for log in (METRICS, EVALUATIONS):
+    for log in (METRICS, EVALUATIONS) if parallel.is_first() else ():
         _forget_after(out / log, trainer.iteration)
     return trainer
 
 
-def _trainer(config: RunConfig, env_seed: int) -> Trainer:
-    env = make_env(config.task, config.env, config.num_envs, env_seed, config.device)
+def _trainer(config: RunConfig, iteration: int = 0) -> Trainer:
+    env = training_env(config, iteration)
     return Trainer(config, run_space(config, env.obs_dim, env.act_dim), env)
 
 
@@ -113,8 +116,12 @@ def _iteration_of(line: str) -> float:
 def locked(out: Path) -> Iterator[None]:
     """Hold the run directory: a second training into it is refused.
 
-    What a killed training was writing at its last moment is removed.
+    What a killed training was writing at its last moment is removed. Of several processes the first
+    holds it for all.
     """
+    if not parallel.is_first():
+        yield
+        return
     out.mkdir(parents=True, exist_ok=True)
     with (out / LOCK).open("w") as file:
         try:
@@ -134,15 +141,21 @@ def locked(out: Path) -> Iterator[None]:
                     out.rmdir()
 
 
-def train(trainer: Trainer, out: Path, console: Console, evaluate_every: int = 0) -> bool:
+Look = Callable[[Trainer, Path, int], object]
+"""What is done with a training from time to time: (trainer, run directory, control steps)."""
+
+
+def train(
+    trainer: Trainer, out: Path, console: Console, evaluate_every: int = 0, look: Look = watch
+) -> bool:
     """Train to the end, with a progress bar; False when Ctrl-C stopped it at a checkpoint.
 
-    Every `evaluate_every` steps (0: never) a sample of architectures is evaluated into
-    `evaluations.jsonl`. Raises HyperPPOError when the losses are not finite, or when the disk is
-    full; the last checkpoint is valid then.
+    Every `evaluate_every` steps (0: never) there is a `look`: by default a sample of architectures
+    is evaluated into `evaluations.jsonl`. Raises HyperPPOError when the losses are not finite, or
+    when the disk is full; the last checkpoint is valid then.
     """
     try:
-        return _train(trainer, out, console, evaluate_every)
+        return _train(trainer, out, console, evaluate_every, look)
     except OSError as error:
         raise HyperPPOError(
             f"cannot write to {out}: {error.strerror or error}; the last checkpoint is valid: "
@@ -150,11 +163,7 @@ def train(trainer: Trainer, out: Path, console: Console, evaluate_every: int = 0
         ) from None
 
 
-def _train(trainer: Trainer, out: Path, console: Console, evaluate_every: int) -> bool:
-    # TensorBoard would import TensorFlow where it is installed: seconds, and many lines of noise.
-    sys.modules.setdefault("tensorboard.compat.notf", ModuleType("notf"))
-    from torch.utils.tensorboard import SummaryWriter
-
+def _train(trainer: Trainer, out: Path, console: Console, evaluate_every: int, look: Look) -> bool:
     config = trainer.config
     per_iteration = config.num_envs * config.ppo.rollout
     columns = (
@@ -164,36 +173,61 @@ def _train(trainer: Trainer, out: Path, console: Console, evaluate_every: int) -
         TimeRemainingColumn(),
     )
     with ExitStack() as stack:
-        board = stack.enter_context(
-            SummaryWriter(str(out), purge_step=trainer.iteration * per_iteration)
-        )
-        metrics = stack.enter_context((out / METRICS).open("a", buffering=1))
+        write = stack.enter_context(_log(out, trainer.iteration * per_iteration))
         bar = stack.enter_context(Progress(*columns, console=console))
         task = bar.add_task(
             out.name, total=config.iterations, completed=trainer.iteration, figures=""
         )
         asked_to_stop = stack.enter_context(_graceful_stop())
-        saved = time.monotonic()
-        while trainer.iteration < config.iterations and not asked_to_stop():
+        saved, stop = time.monotonic(), False
+        while trainer.iteration < config.iterations and not stop:
             began = time.monotonic()
             log = trainer.step()
             speed = per_iteration / (time.monotonic() - began)
             steps = trainer.iteration * per_iteration
-            line = {"iteration": trainer.iteration, "steps": steps, **log, "steps_per_s": speed}
-            metrics.write(json.dumps(_finite(line)) + "\n")
-            for name, value in log.items():
-                board.add_scalar(name, value, steps)
+            write({"iteration": trainer.iteration, "steps": steps, **log, "steps_per_s": speed})
             bar.update(task, completed=trainer.iteration, figures=progress_figures(log, speed))
             if (
                 evaluate_every
                 and steps // evaluate_every > (steps - per_iteration) // evaluate_every
             ):
-                watch(trainer, out, steps)
-            if time.monotonic() - saved > _CHECKPOINT_EVERY_S:
-                save_checkpoint(out, trainer.state_dict())
+                look(trainer, out, steps)
+            late = time.monotonic() - saved > _CHECKPOINT_EVERY_S
+            late, stop = parallel.any_of(late, asked_to_stop())
+            if late:
+                _save(trainer, out)
                 saved = time.monotonic()
-        save_checkpoint(out, trainer.state_dict())
+        _save(trainer, out)
     return trainer.iteration >= config.iterations
+
+
+def _save(trainer: Trainer, out: Path) -> None:
+    state = trainer.state_dict()  # of all processes
+    if parallel.is_first():
+        save_checkpoint(out, state)
+
+
+@contextmanager
+def _log(out: Path, purge_step: int) -> Iterator[Callable[[dict[str, float]], None]]:
+    """Give what writes a line to `metrics.jsonl` and to TensorBoard's events."""
+    if not parallel.is_first():
+        yield lambda line: None
+        return
+    # TensorBoard would import TensorFlow where it is installed: seconds, and many lines of noise.
+    sys.modules.setdefault("tensorboard.compat.notf", ModuleType("notf"))
+    from torch.utils.tensorboard import SummaryWriter
+
+    with (
+        SummaryWriter(str(out), purge_step=purge_step) as board,
+        (out / METRICS).open("a", buffering=1) as metrics,
+    ):
+
+        def write(line: dict[str, float]) -> None:
+            metrics.write(json.dumps(_finite(line)) + "\n")
+            for name in line.keys() - {"iteration", "steps", "steps_per_s"}:
+                board.add_scalar(name, line[name], int(line["steps"]))
+
+        yield write
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -10,13 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hyperppo import ppo
+from hyperppo import parallel, ppo
 from hyperppo.batch import Batch, cut, mix
 from hyperppo.config import RunConfig
 from hyperppo.critic import Critic, architecture_features
 from hyperppo.envs.base import Hardening, VectorEnv
+from hyperppo.envs.shards import shard_seed, shards_of
 from hyperppo.errors import HyperPPOError
-from hyperppo.groups import by_group
+from hyperppo.groups import by_group, totals
 from hyperppo.normalizer import RunningNorm
 from hyperppo.policy import HyperPolicy, forward_mean, log_prob
 from hyperppo.processor import side_by_side
@@ -47,17 +49,26 @@ class Trainer:
         )
         self.learning_rate = config.ppo.learning_rate
         self.sampler = ArchitectureSampler(space, config.space.sampling, config.seed)
-        self.action_generator = torch.Generator(self.device).manual_seed(config.seed + 1)
+        self.shards = dict(zip(parallel.share(range(config.shards)), shards_of(env), strict=True))
+        self.action_generators = [
+            torch.Generator(self.device).manual_seed(shard_seed(config, number) + 1)
+            for number in self.shards
+        ]
+        for module in self._modules().values():
+            parallel.same(module)
         self.where = env.reset()
         env.desynchronise()
 
     def step(self) -> dict[str, float]:
         """One iteration of Algorithm 1; returns what there is to log."""
-        if isinstance(self.env, Hardening):
-            self.env.set_progress(self.iteration / self.config.iterations)
-        architectures = self.sampler.draw(self.config.meta_batch)  # a meta-batch of the space
+        for shard in self.shards.values():
+            if isinstance(shard, Hardening):
+                shard.set_progress(self.iteration / self.config.iterations)
+        drawn = self.sampler.draw(self.config.meta_batch)  # a meta-batch of the space
+        architectures = parallel.share(drawn)  # what this process trains: all, if it is alone
         rollout = self.collect(architectures)  # estimate their weights, act on-policy
         batch, log = self.advantages(rollout, architectures)  # critic of state and architecture
+        log |= self.take_note(rollout, drawn)
         log |= self.update(batch, rollout, architectures)  # epochs: estimate again, clipped loss
         self._average()
         self.iteration += 1
@@ -69,7 +80,7 @@ class Trainer:
             )
         return log
 
-    def collect(self, architectures: list[Architecture]) -> Rollout:
+    def collect(self, architectures: Sequence[Architecture]) -> Rollout:
         """Estimate the policies once and let each act in its own environments."""
         if self.iteration == 0:  # the first statistics come from a rollout that is thrown away
             self.observation_norm.update(self._act(architectures).raw_observation.flatten(0, 1))
@@ -78,9 +89,16 @@ class Trainer:
         self.critic_norm.update(rollout.critic_input[:-1].flatten(0, 1))
         return rollout
 
-    def _act(self, architectures: list[Architecture]) -> Rollout:
+    def _act(self, architectures: Sequence[Architecture]) -> Rollout:
         with torch.no_grad():
             policies, log_std = self.policy(architectures)
+        M, shards = len(architectures), len(self.shards)
+        E = self.env.num_envs // M
+        shape = (self.config.ppo.rollout, M // shards, E, self.env.act_dim)
+        noise = [
+            torch.randn(shape, generator=generator, device=self.device)
+            for generator in self.action_generators
+        ]
         rollout, self.where = collect(
             self.env,
             self.where,
@@ -88,14 +106,13 @@ class Trainer:
             log_std,
             self.policy.slope,
             self.observation_norm,
-            self.config.ppo.rollout,
-            self.action_generator,
+            noise[0] if shards == 1 else torch.cat(noise, 1),
         )
         return rollout
 
     @torch.no_grad()
     def advantages(
-        self, rollout: Rollout, architectures: list[Architecture]
+        self, rollout: Rollout, architectures: Sequence[Architecture]
     ) -> tuple[Batch, dict[str, float]]:
         """Values, scaled rewards and advantages, cut into minibatches."""
         options = self.config.ppo
@@ -103,6 +120,8 @@ class Trainer:
         M = len(architectures)
         E = N // M
         features = architecture_features(self.space, architectures).to(self.device)
+        if not options.critic_sees_architecture:
+            features = torch.zeros_like(features)
         per_env = features.repeat_interleave(E, 0)
         critic_input = torch.cat(
             (self.critic_norm(rollout.critic_input), per_env.expand(T + 1, N, -1)), dim=-1
@@ -126,8 +145,9 @@ class Trainer:
             options.gae_lambda,
         )
         target = advantage + values[:T]
-        explained = 1 - (target - values[:T]).var() / target.var()
-        normalised = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
+        mean, std = parallel.mean_and_std(advantage)  # also the critic's error
+        _, spread = parallel.mean_and_std(target)
+        normalised = (advantage - mean) / (std + 1e-8)
         J = options.minibatches
         batch = Batch(
             observation=cut(rollout.observation, M, J),
@@ -140,17 +160,28 @@ class Trainer:
             target=cut(target, M, J),
         )
         if options.mix_architectures:
-            batch = mix(batch, self.action_generator)
-        self.sampler.learn(architectures, rollout.reward.view(T, M, E).mean((0, 2)).cpu().numpy())
-        ends = float(ended.sum())
-        log = {
-            "reward": float(rollout.reward.mean()),
-            "crash_rate": float(rollout.terminated.sum()) / max(1.0, ends),
-            "explained_variance": float(explained),
-            **{name: float(values.nanmean()) for name, values in rollout.metrics.items()},
-            **by_group({"reward": rollout.reward, **rollout.metrics}, architectures, self.space),
+            batch = mix(batch, self.action_generators[0])
+        return batch, {"explained_variance": float(1 - (std / spread) ** 2)}
+
+    def take_note(self, rollout: Rollout, drawn: list[Architecture]) -> dict[str, float]:
+        """Tell the sampler how the whole meta-batch did; returns what there is to log of it."""
+        own = {
+            "reward": rollout.reward,
+            **rollout.metrics,
+            "crash": rollout.terminated.float(),
+            "end": (rollout.terminated | rollout.truncated).float(),
         }
-        return batch, log
+        mine = len(parallel.share(drawn))
+        every = torch.stack([totals(figure, mine) for figure in own.values()])  # (figures, 2, M)
+        figures = dict(zip(own, parallel.gather(every, 2), strict=True))
+        (crashes, _), (ends, _) = figures.pop("crash"), figures.pop("end")
+        sums, counts = figures["reward"]
+        self.sampler.learn(drawn, (sums / counts).cpu().numpy())
+        return {
+            **{name: float(sums.sum() / counts.sum()) for name, (sums, counts) in figures.items()},
+            "crash_rate": float(crashes.sum() / ends.sum().clamp(min=1)),
+            **by_group(figures, drawn, self.space),
+        }
 
     def _reward_scale(self, reward: Tensor, ended: Tensor) -> Tensor:
         """1 / running std of the discounted return; updates it with this rollout."""
@@ -163,22 +194,23 @@ class Trainer:
         return (1 / self.return_norm.std).to(reward.dtype)
 
     def update(
-        self, batch: Batch, rollout: Rollout, architectures: list[Architecture]
+        self, batch: Batch, rollout: Rollout, architectures: Sequence[Architecture]
     ) -> dict[str, float]:
         """Epochs of minibatch gradient steps: on the GHN and the stds, and on the critic.
 
-        Neither needs the other's result, so that on a CPU each gets a core.
+        Neither needs the other's result, so that on a CPU each gets a core; where several processes
+        train, they exchange gradients in one order.
         """
         tasks = (
             partial(self._update_policy, batch, rollout, architectures),
             partial(self._update_critic, batch),
         )
-        on_cpu = self.device.type == "cpu"
-        policy, critic = side_by_side(tasks) if on_cpu else [task() for task in tasks]
+        alone = self.device.type == "cpu" and parallel.processes() == 1
+        policy, critic = side_by_side(tasks) if alone else [task() for task in tasks]
         return policy | critic
 
     def _update_policy(
-        self, batch: Batch, rollout: Rollout, architectures: list[Architecture]
+        self, batch: Batch, rollout: Rollout, architectures: Sequence[Architecture]
     ) -> dict[str, float]:
         options = self.config.ppo
         decay = self._decay()
@@ -190,7 +222,7 @@ class Trainer:
             mean = forward_mean(policies, batch.observation[j], self.policy.slope)
             with torch.no_grad():
                 drift = ppo.gaussian_kl(batch.mean[j], old_log_std, mean, log_std[:, None])
-                kl = float(drift)
+                kl = float(parallel.mean(drift))
             self._adapt_learning_rate(kl)
             if self._too_far(kl):
                 continue
@@ -206,11 +238,11 @@ class Trainer:
             )
             losses.append(loss.detach())
         return {
-            "policy_loss": float(torch.stack(losses).mean()),
+            "policy_loss": float(parallel.mean(torch.stack(losses).mean())),
             "kl": kl,
             "learning_rate": self.learning_rate * decay,
             "skipped": 1 - len(losses) / len(self._minibatches()),
-            "std": float(log_std.detach().exp().mean()),
+            "std": float(parallel.mean(log_std.detach().exp().mean())),
         }
 
     def _update_critic(self, batch: Batch) -> dict[str, float]:
@@ -227,7 +259,7 @@ class Trainer:
                 options.max_grad_norm,
             )
             losses.append(loss.detach())
-        return {"value_loss": float(torch.stack(losses).mean())}
+        return {"value_loss": float(parallel.mean(torch.stack(losses).mean()))}
 
     def _minibatches(self) -> list[int]:
         """Indices of the minibatches of all epochs, in order."""
@@ -264,7 +296,7 @@ class Trainer:
             slow.lerp_(fast, 1 - decay)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Flat tensors, everything that a bit-identical continuation needs."""
+        """Flat tensors, everything that a bit-identical continuation needs, of all processes."""
         scalars = [float(self.iteration), self.learning_rate]
         state: dict[str, Tensor] = {"trainer.scalars": torch.tensor(scalars, dtype=torch.float64)}
         for name, module in self._modules().items():
@@ -272,10 +304,7 @@ class Trainer:
         for name, optimizer in self._optimizers().items():
             for i, slots in optimizer.state_dict()["state"].items():
                 state |= {f"{name}.{i}.{key}": value for key, value in slots.items()}
-        state |= {f"env.{key}": value for key, value in self.env.state_dict().items()}
-        state["trainer.observation"], state["trainer.critic_input"] = self.where
-        state["trainer.discounted_return"] = self.discounted_return
-        state["trainer.action_generator"] = self.action_generator.get_state()
+        state |= parallel.union(self._shards_state())
         state["sampler.generator"] = _pack_generator(self.sampler.generator)
         state["sampler.reward"] = torch.from_numpy(self.sampler.reward)
         return state
@@ -293,16 +322,45 @@ class Trainer:
                 slots.setdefault(int(index), {})[slot] = value
             groups = optimizer.state_dict()["param_groups"]
             optimizer.load_state_dict({"state": slots, "param_groups": groups})
-        if env_state := _under(state, "env"):  # else the new episodes of a new environment
-            self.env.load_state_dict(env_state)
-            self.where = (
-                state["trainer.observation"].to(self.device),
-                state["trainer.critic_input"].to(self.device),
+        columns: dict[str, list[Tensor]] = {name: [] for name in self._columns()}
+        for (number, env), generator in zip(
+            self.shards.items(), self.action_generators, strict=True
+        ):
+            own = state if self.config.shards == 1 else _under(state, f"shard{number}")
+            if saved := _under(own, "env"):
+                env.load_state_dict(saved)
+            generator.set_state(own["trainer.action_generator"].cpu())
+            for name, parts in columns.items():
+                parts.append(own[f"trainer.{name}"].to(self.device))
+        if saved:  # else the new episodes of new environments
+            observation, critic_input, self.discounted_return = (
+                torch.cat(parts, -1) for parts in columns.values()
             )
-            self.discounted_return = state["trainer.discounted_return"].to(self.device)
-        self.action_generator.set_state(state["trainer.action_generator"].cpu())
+            self.where = (observation, critic_input)
         _unpack_generator(self.sampler.generator, state["sampler.generator"])
         self.sampler.reward = state["sampler.reward"].cpu().numpy().copy()
+
+    def _columns(self) -> dict[str, Tensor]:
+        """What has one column an environment."""
+        observation, critic_input = self.where
+        return {
+            "observation": observation,
+            "critic_input": critic_input,
+            "discounted_return": self.discounted_return,
+        }
+
+    def _shards_state(self) -> dict[str, Tensor]:
+        """What each shard of this process stands at, on the CPU."""
+        each = self.env.num_envs // len(self.shards)
+        state: dict[str, Tensor] = {}
+        for i, (number, env) in enumerate(self.shards.items()):
+            own = {f"env.{key}": value for key, value in env.state_dict().items()}
+            for name, values in self._columns().items():
+                own[f"trainer.{name}"] = values[..., i * each : (i + 1) * each]
+            own["trainer.action_generator"] = self.action_generators[i].get_state()
+            prefix = "" if self.config.shards == 1 else f"shard{number}."
+            state |= {prefix + key: value.cpu() for key, value in own.items()}
+        return state
 
     def _modules(self) -> dict[str, nn.Module]:
         return {
@@ -330,6 +388,7 @@ def _descend(
 ) -> None:
     optimizer.zero_grad()
     loss.backward()  # type: ignore[no-untyped-call]
+    parallel.average_gradients(module.parameters())
     gradients = [p.grad for p in module.parameters() if p.grad is not None]
     norm = nn.utils.get_total_norm(gradients)
     if norm > max_grad_norm:  # seldom: most of the time a pass over all gradients is saved

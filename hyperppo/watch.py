@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from hyperppo.checkpoint import EVALUATIONS, Run
+from hyperppo import parallel
+from hyperppo.checkpoint import EVALUATIONS, Run, save_best
 from hyperppo.evaluate import evaluate
 from hyperppo.groups import SIZES
 from hyperppo.ranking import SHARES, smallest_within
@@ -19,6 +20,7 @@ from hyperppo.trainer import Trainer
 
 _SAMPLE = 128  # architectures, evenly spread over the sizes of the space
 _EPISODES = 4
+_WORST = 0.25  # share of the architectures that the score looks at
 _ERROR = "tracking_error_m"
 
 
@@ -36,27 +38,47 @@ def progress_figures(log: dict[str, float], speed: float) -> str:
     )
 
 
+def snapshot(trainer: Trainer, out: Path) -> Run:
+    """What a training would leave if it ended now, on the CPU: further steps do not change it."""
+    policy = copy.deepcopy(trainer.averaged).cpu()
+    norm = copy.deepcopy(trainer.observation_norm).cpu()
+    return Run(out, trainer.config, trainer.space, {}, policy, norm, trainer.iteration)
+
+
 def watch(trainer: Trainer, out: Path, steps: int) -> dict[str, Any]:
     """Evaluate a sample of architectures and add a line to `evaluations.jsonl`; returns it.
 
-    The line holds the paper's max / 90% / 80% architectures of the sample. The training's own
-    random sources are not touched: a watched run ends like one that is not.
+    The line holds the paper's max / 90% / 80% architectures of the sample, and a score: the mean
+    return of its worst quarter, on the task as hard as it gets. The policy with the best score is
+    kept as the run's: the last one is often more accurate, and crashes more. The training's own
+    random sources are not touched: a watched run trains like one that is not.
     """
-    space = trainer.space
+    run, space = snapshot(trainer, out), trainer.space
     picked = np.linspace(0, len(space) - 1, min(_SAMPLE, len(space))).round().astype(int)
     architectures = [space.architectures[i] for i in picked]
-    policy = copy.deepcopy(trainer.averaged).cpu()
-    norm = copy.deepcopy(trainer.observation_norm).cpu()
-    run = Run(out, trainer.config, space, {}, policy, norm, trainer.iteration)
     board = evaluate(run, architectures, _EPISODES, trainer.config.seed)
     rows = board_rows(board, architectures, space)
     chosen = [smallest_within(board.return_mean, board.params, share) for share in SHARES]
+    worst = np.sort(board.return_mean)[: math.ceil(_WORST * len(architectures))]
+    score = float(worst.mean())
     line = {
         "iteration": trainer.iteration,
         "steps": steps,
         "architectures": len(architectures),
+        "score": round(score, 4),
         "shares": [{"share": s, **rows[i]} for s, i in zip(SHARES, chosen, strict=True)],
     }
-    with (out / EVALUATIONS).open("a") as file:
-        file.write(json.dumps(line) + "\n")
+    state = trainer.state_dict()  # of all processes
+    if parallel.is_first():
+        if score >= best_score(out):
+            save_best(out, state)
+        with (out / EVALUATIONS).open("a") as file:
+            file.write(json.dumps(line) + "\n")
     return line
+
+
+def best_score(out: Path) -> float:
+    """The best score so far; minus infinity before the first."""
+    file = out / EVALUATIONS
+    lines = file.read_text().splitlines() if file.is_file() else []
+    return max((json.loads(line).get("score", -math.inf) for line in lines), default=-math.inf)

@@ -16,6 +16,8 @@ from targets.shapes import Floats, Integers
 from targets.target import Target
 from targets.terms import model_of
 
+RIDGE = 0.01  # pulls constants that few samples tell apart towards 0, where columns reach 1
+
 
 def predict_cycles(
     target: Target,
@@ -47,9 +49,13 @@ def fit_cycles(layers: shapes.Layers, measured: Floats, precision: str) -> dict[
 
 def least_squares(terms: Terms, measured: Floats, weight: Floats, what: str) -> dict[str, float]:
     """Constants, named `what`_term, whose terms add up to what was measured (n,)."""
-    scaled = np.stack([*terms.values()], axis=1).astype(np.float64) * weight[:, None]
+    columns = [np.broadcast_to(column, measured.shape) for column in terms.values()]
+    scaled = np.stack(columns, axis=1).astype(np.float64) * weight[:, None]
     size = np.maximum(np.abs(scaled).max(axis=0), 1e-12)  # columns of like size: a stable solution
-    solution, *_ = np.linalg.lstsq(scaled / size, measured * weight, rcond=None)
+    ridge = RIDGE * np.eye(len(size))
+    rows = np.vstack([scaled / size, ridge])
+    wanted = np.concatenate([measured * weight, np.zeros(len(size))])
+    solution, *_ = np.linalg.lstsq(rows, wanted, rcond=None)
     return {
         f"{what}_{term}": float(value) for term, value in zip(terms, solution / size, strict=True)
     }
@@ -66,7 +72,7 @@ def weighted(terms: Terms, constants: Mapping[str, float], what: str, target: st
             f"the fitted constants of {target} have no {what}_{missing[0]}: "
             f"run `python -m compile.fit --target {target}`"
         )
-    total = np.zeros(len(next(iter(terms.values()))))
+    total = np.zeros(max(map(len, terms.values())))
     for term, column in terms.items():
         total += column * constants[f"{what}_{term}"]
     return total

@@ -105,4 +105,4 @@ def fit_memory(
 
 
 def _with_fixed(terms: Terms) -> Terms:
-    return {"fixed": np.ones(len(next(iter(terms.values())))), **terms}
+    return {"fixed": np.ones(1), **terms}

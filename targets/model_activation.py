@@ -25,7 +25,8 @@ def cycle_terms(layers: Layers, behind: NDArray[np.bool_]) -> Terms:
     """Of the layers (n, depth+1) that float activations stand behind."""
     tanh, elu, clip = (_rows(layers, behind, name) for name in ("tanh", "elu", "clip"))
     last = layers.last & behind
-    half = last & (layers.output == "sigmoid")
+    sigmoid = layers.output == "sigmoid"
+    half = last & sigmoid if sigmoid.any() else sigmoid
     return {
         "tanh_call": _sum(tanh > 4),
         "tanh_group": _sum(np.where(tanh > 4, tanh // 4, 0)),
@@ -34,7 +35,6 @@ def cycle_terms(layers: Layers, behind: NDArray[np.bool_]) -> Terms:
         "elu_group": _sum(elu // 4),
         "clip_call": _sum(clip > 0),
         "clip_group": _sum(clip // 4),
-        "clip_loop": _sum(clip >= 8),
         "clip_rest": _sum(clip % 4),
         "half_group": _sum(half * layers.rows // 4),
     }
@@ -44,7 +44,8 @@ def code_terms(layers: Layers, behind: NDArray[np.bool_]) -> Terms:
     """Likewise, for bytes of code."""
     tanh, elu, clip = (_rows(layers, behind, name) for name in ("tanh", "elu", "clip"))
     last = layers.last & behind
-    half = last & (layers.output == "sigmoid")
+    sigmoid = layers.output == "sigmoid"
+    half = last & sigmoid if sigmoid.any() else sigmoid
     return {
         "tanh_function": np.any(tanh > 4, axis=1),
         "tanh_call": _sum(tanh > 4),
@@ -64,11 +65,12 @@ def code_terms(layers: Layers, behind: NDArray[np.bool_]) -> Terms:
 def by_unit(name: str, layers: Layers, outputs: tuple[str, ...]) -> Terms:
     """A loop over the actions, for some of the last layer's activations: so much, and by unit.
 
-    The compiler unrolls a few turns, so the terms are the same for cycles and for code.
+    The compiler unrolls it where it is short, so code grows with the units as time does.
     """
-    loop = layers.last & np.isin(layers.output, outputs)
+    chosen = np.isin(layers.output, outputs)
+    loop = layers.last & chosen if chosen.any() else chosen
     units = np.where(loop, layers.outputs, 0)
-    return {name: _sum(loop), f"{name}_unit": _sum(units), f"{name}_long": _sum(units > 8)}
+    return {name: _sum(loop), f"{name}_unit": _sum(units)}
 
 
 def constant_terms(layers: Layers, behind: NDArray[np.bool_]) -> Terms:
@@ -79,6 +81,12 @@ def constant_terms(layers: Layers, behind: NDArray[np.bool_]) -> Terms:
     }
 
 
+def called(layers: Layers, behind: NDArray[np.bool_]) -> Terms:
+    """Whether functions that save registers are there, for the stack."""
+    tanh, elu = (_rows(layers, behind, name) for name in ("tanh", "elu"))
+    return {"tanh": np.any(tanh > 4, axis=1), "elu": np.any(elu > 0, axis=1)}
+
+
 def leaky(layers: Layers) -> NDArray[np.bool_]:
     """(n, depth+1) layers whose sums become sum + leak |sum|."""
     return (layers.hidden & np.isin(layers.activation, LEAKY)) | (
@@ -87,14 +95,19 @@ def leaky(layers: Layers) -> NDArray[np.bool_]:
 
 
 def _rows(layers: Layers, behind: NDArray[np.bool_], function: str) -> Integers:
-    """(n, depth+1) values that a function works on; 0 where a layer does not call it."""
+    """(n, depth+1) values that a function works on; 0 where a layer does not call it.
+
+    Terms of what no architecture has are of length 1, which adds nothing and costs no time.
+    """
     names = {"tanh": ("tanh", "sigmoid"), "elu": ("elu",), "clip": ("clip",)}[function]
-    hidden = layers.hidden & np.isin(layers.activation, names)
+    outputs = BOUNDED if function == "clip" else names
+    within, behind_last = np.isin(layers.activation, names), np.isin(layers.output, outputs)
+    if not (within.any() or behind_last.any()):
+        return np.zeros((1, 1), np.int64)
+    hidden, last = layers.hidden & within, layers.last & behind_last
     if function == "clip":
-        last = layers.last & np.isin(layers.output, BOUNDED)
         values = np.where(last, layers.outputs, np.where(hidden, layers.rows, 0))
     else:
-        last = layers.last & np.isin(layers.output, names)
         values = np.where(last | hidden, layers.rows, 0)
     return np.where(behind, values, 0)
 

@@ -18,6 +18,9 @@ FUNCTIONS = ("tanh", "sigmoid", "elu")  # behind the last layer, on floats
 
 STEPS_A_TURN = 8
 INPUTS_A_WORD = {"i16": 2, "i8": 4, "i8x": 4}
+REFETCHED = {"i16": 16, "i8": 16, "i8x": 12}
+"""Unrolled steps (at most 15) with which a panel's code leaves the flash accelerator's 64 lines of
+16 B, so that each panel fetches it again: a step is 52 B, 58 B and 82 B (fitted: code_unrolled)."""
 KIND = {
     "leaky_relu": "shift", "leaky_relu_any": "product", "identity": "product", "relu": "relu",
     "elu": "table", "tanh": "table", "sigmoid": "table", "clip": "table",
@@ -40,6 +43,7 @@ def cycle_terms(precision: str, layers: Layers) -> Terms:
         "pair": panels * pair,
         "turn": panels * turns,
         "unrolled": unrolled,
+        "refetched": panels * unrolled * (unrolled >= REFETCHED[precision]),
     }
     return {
         "fixed": np.ones(len(panels)),
@@ -94,13 +98,11 @@ def buffers(precision: str, layers: Layers) -> Integers:
 
 def stack_terms(layers: Layers) -> Terms:
     """What each constant of the stack is multiplied by."""
-    called = model_activation.code_terms(layers, layers.last)
     return {
         "fixed": np.ones(len(layers.inputs)),
         "layer": layers.present.sum(axis=1),
         "loop": (layers.rows > 4).any(axis=1),
-        "tanh": called["tanh_function"],
-        "elu": called["elu_function"],
+        **model_activation.called(layers, layers.last),
     }
 
 
@@ -117,7 +119,6 @@ def _output_terms(layers: Layers) -> Terms:
     converted = np.where(exact, layers.outputs, np.where(layers.last, layers.rows, 0))
     return {
         "convert_group": (converted // 4).sum(axis=1),
-        "convert_loop": (converted >= 8).sum(axis=1),
         "convert_rest": (converted % 4).sum(axis=1),
         **model_activation.by_unit("leak", layers, model_activation.LEAKY),
         **model_activation.by_unit("copy", layers, ("elu",)),

@@ -83,11 +83,9 @@ def buffers(layers: Layers) -> Integers:
 
 def stack_terms(layers: Layers) -> Terms:
     """What each constant of the stack is multiplied by: functions with registers to save."""
-    called = model_activation.code_terms(layers, layers.present)
     return {
         "fixed": np.ones(len(layers.inputs)),
         "dense8": (layers.panels8 > 0).any(axis=1),
         "layer": layers.present.sum(axis=1),
-        "tanh": called["tanh_function"],
-        "elu": called["elu_function"],
+        **model_activation.called(layers, layers.present),
     }

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,12 +40,12 @@ class Layers:
     activation: NDArray[np.str_]  # (n, 1) or (1, 1), one of ACTIVATIONS, of the hidden layers
     output: NDArray[np.str_]  # likewise, of the last layer
 
-    @property
+    @cached_property
     def rows(self) -> Integers:
         """Rows computed, padding included."""
         return 8 * self.panels8 + 4 * self.panels4
 
-    @property
+    @cached_property
     def last(self) -> NDArray[np.bool_]:
         """(n, depth+1) the output layer."""
         return self.present & ~self.hidden
@@ -63,8 +64,8 @@ def layers(
     TargetError for a precision without kernels, an unknown activation or a malformed table.
     """
     names = [np.reshape(np.asarray(given), (-1, 1)) for given in (activation, output)]
-    for name in {*names[0].flat, *names[1].flat} - {*ACTIVATIONS}:
-        raise TargetError(f"no kernels for activation '{name}': {', '.join(ACTIVATIONS)}")
+    for name in {*map(str, names[0].flat), *map(str, names[1].flat)} - {*ACTIVATIONS}:
+        raise TargetError(f"no kernels for activation {name!r}: {', '.join(ACTIVATIONS)}")
     if precision not in PRECISIONS:
         raise TargetError(f"no kernels for precision {precision!r}: {', '.join(PRECISIONS)}")
     widths = np.atleast_2d(np.asarray(table, dtype=np.int64))

@@ -157,7 +157,7 @@ def link_image(
         _compile([compiler, *common, *policy_flags, *usage, *_one_unit(policy_source, policy)])
         runtime = undefined_symbols(policy)
         script = folder / "link.ld"
-        text = _linker_script(target, cores / "link.ld", weights_in, bool(runtime))
+        text = linker_script(target, weights_in, runtime=bool(runtime))
         script.write_text(text, encoding="utf-8")
         built = folder / "image.elf"
         link = [*target.isa_flags, "-nostartfiles", "-specs=nano.specs", f"-T{script}"]
@@ -258,7 +258,11 @@ def _one_unit(source: Path, built: Path) -> list[str]:
     ]
 
 
-def _linker_script(target: Target, template: Path, weights_in: str, runtime: bool) -> str:
+def linker_script(target: Target, weights_in: str = "flash", *, runtime: bool = False) -> str:
+    """The text of the linker script for a target's memories.
+
+    `runtime`: what is called of the compiler's library counts as the policy's.
+    """
     memory = "\n".join(
         f"    {name} ({'rx' if name == 'flash' else 'rwx'}) : "
         f"ORIGIN = {region.origin:#010x}, LENGTH = {region.size_bytes}"
@@ -266,6 +270,7 @@ def _linker_script(target: Target, template: Path, weights_in: str, runtime: boo
     )
     constants, data = "*policy_unit.o(.rodata .rodata.*)", "*policy_unit.o(.data .data.*)"
     in_ram = weights_in == "ram"
+    template = targets_folder() / "cores" / "link.ld"
     text = template.read_text(encoding="utf-8").replace("@MEMORY@", memory)
     text = text.replace("@RUNTIME@", ".policy_runtime" if runtime else ".runtime")
     text = text.replace("@POLICY_RODATA@", "" if in_ram else constants)

@@ -23,7 +23,6 @@ from numpy.typing import NDArray
 from hyperppo.errors import HyperPPOError
 
 Floats = NDArray[np.float32]
-_START = "forkserver"  # a fork of a process with threads may hang
 
 
 @dataclass(frozen=True)
@@ -130,12 +129,13 @@ class Pool:
         self._pipes: list[Connection] = []
         if self._here is not None:
             return
-        context = multiprocessing.get_context(_START)
+        context = multiprocessing.get_context("forkserver")  # a fork with threads may hang
         context.set_forkserver_preload([__name__])
         for share in self._shares:
             ours, theirs = context.Pipe()
             own = (theirs, recipe, [seeds[i] for i in share])
-            context.Process(target=_serve, args=own, daemon=True).start()
+            process = context.Process(target=_serve, args=own, daemon=True)
+            process.start()
             theirs.close()
             self._pipes.append(ours)
 

@@ -1,1 +1,1 @@
-"""One figure or table of the paper, one file."""
+"""The paper's figures and tables: `table.py` says what they are, `trainings.py` trains for them."""

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from compile.package import load_package
+from tests.compile.tflm import installed
 
 SMALL = {"space.widths": "[4,8]", "space.max_depth": 2, "ppo.rollout": 8, "ppo.minibatches": 2}
 TRAIN = ["quadrotor", "--steps", "3072", "--num-envs", "64", "--meta-batch", "4"]
@@ -92,6 +93,21 @@ def test_json_output(run: Path, tmp_path: Path) -> None:
     done = compile_run(run, tmp_path / "p", "--arch", "4,8", "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["architecture"]["hidden"] == [4, 8]
+
+
+@installed
+@pytest.mark.parametrize("precision", ["f32", "i8"])
+def test_tflm(run: Path, tmp_path: Path, precision: str) -> None:
+    out = tmp_path / "p"
+    options = ["--backend", "tflm", "--precision", precision, "--budget-kb", "4", "--json"]
+    done = compile_run(run, out, *options)
+    assert done.returncode == 0, done.stderr
+    facts = json.loads(done.stdout)  # nothing of TensorFlow's is in it
+    assert facts == load_package(out).manifest
+    assert facts["size"]["compiled"]["total_bytes"] <= 4096
+    assert (out / "policy_tflm.cc").is_file()
+    stages = "load filter choose weights observe onnx tensorflow convert tflm device package"
+    assert [line.split()[0] for line in done.stderr.splitlines()] == stages.split()  # nor here
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@ import math
 
 import torch
 
-from hyperppo.groups import by_group, size_group
+from hyperppo.groups import by_group, size_group, totals
 from hyperppo.space import SearchSpace
 
 
@@ -12,7 +12,8 @@ def test_figures_are_averaged_over_the_environments_of_a_group() -> None:
     reward = torch.arange(12.0).view(2, 6)  # two environments an architecture
     error = torch.full((2, 6), math.nan)
     error[1, 0], error[0, 5] = 1.0, 4.0
-    figures = by_group({"reward": reward, "error": error}, architectures, space)
+    every = {"reward": totals(reward, 3), "error": totals(error, 3)}
+    figures = by_group(every, architectures, space)
     assert figures["reward_by_depth/1"] == (0 + 1 + 6 + 7 + 4 + 5 + 10 + 11) / 8
     assert figures["reward_by_depth/2"] == (2 + 3 + 8 + 9) / 4
     assert figures["reward_by_size/under_1k"] == figures["reward_by_depth/1"]

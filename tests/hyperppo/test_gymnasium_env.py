@@ -210,7 +210,7 @@ def test_train_resume_evaluate(
     out = tmp_path / "runs" / "Pendulum-v1"
     assert load_run(out).config.env == {"episode_steps": 20, "workers": None, "kwargs": {}}
     data = json.loads((out / "config.json").read_text())
-    assert data["resume"] == "with new episodes"
+    assert data["exact_resume"] is False
     before = read_checkpoint(out)
     data["config"]["steps"] = 192
     (out / "config.json").write_text(json.dumps(data))

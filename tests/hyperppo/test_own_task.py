@@ -77,7 +77,7 @@ def test_a_task_without_a_state_resumes_with_new_episodes(
     Path("rail.py").write_text(text)
     train = ["train", "rail:make_env", *SMALL, "--out", "run"]
     assert command(monkeypatch, *train, "--steps", "1024") == 0
-    assert '"resume": "with new episodes"' in Path("run/config.json").read_text()
+    assert '"exact_resume": false' in Path("run/config.json").read_text()
     config = Path("run/config.json")
     config.write_text(config.read_text().replace('"steps": 1024', '"steps": 4096'))
     assert command(monkeypatch, "train", "rail:make_env", "--resume", "--out", "run",

@@ -32,7 +32,7 @@ def test_the_leaderboard_has_a_row_an_architecture(small_run: Path) -> None:
     board = run.leaderboard()
     assert len(board.params) == len(run.space) == 6
     np.testing.assert_array_equal(board.params, run.space.params)
-    assert set(board.metrics) == {"crash_rate", "tracking_error_m"}
+    assert set(board.metrics) == {"crash_rate", "tracking_error_m", "height_error_m"}
     header = (small_run / "leaderboard.csv").read_text().splitlines()[0]
     assert header.startswith("index,architecture,params,macs,return_mean,return_stderr,episodes")
 

@@ -52,7 +52,7 @@ def test_a_resumed_run_ends_bit_for_bit_like_one_that_was_never_stopped(
 
 def test_the_same_seed_repeats_a_run_and_another_does_not() -> None:
     def weights(seed: int) -> torch.Tensor:
-        trainer: Trainer = job._trainer(small_config(seed=seed), seed)
+        trainer: Trainer = job._trainer(small_config(seed=seed))
         trainer.step()
         return trainer.policy.weights.bases["hidden"].weight.detach()  # type: ignore[union-attr,index]
 
@@ -64,7 +64,7 @@ def test_the_same_seed_repeats_a_run_and_another_does_not() -> None:
 def test_the_fewest_and_the_smallest_minibatches_train(minibatches: int) -> None:
     """One minibatch, and one environment of each architecture a minibatch."""
     config = small_config(ppo={"rollout": 8, "minibatches": minibatches})
-    log = job._trainer(config, 0).step()
+    log = job._trainer(config).step()
     assert log["policy_loss"] != 0
 
 

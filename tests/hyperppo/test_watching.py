@@ -2,17 +2,23 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from rich.console import Console
 from typer.testing import CliRunner
 
 from hyperppo import train as job
-from hyperppo.checkpoint import EVALUATIONS, METRICS, read_checkpoint
+from hyperppo import watch as watching
+from hyperppo.checkpoint import EVALUATIONS, METRICS, Run, export_run, load_run, read_checkpoint
 from hyperppo.cli import app
 from hyperppo.errors import HyperPPOError
+from hyperppo.evaluate import evaluate
+from hyperppo.leaderboard import Leaderboard
 from hyperppo.plot import draw_run, draw_runs
 from hyperppo.runs import last_lines, list_runs, run_state
 from hyperppo.watch import progress_figures
@@ -86,6 +92,31 @@ def test_a_watched_run_is_drawn_and_ends_like_one_that_is_not(tmp_path: Path) ->
         assert picture.read_bytes().startswith(b"\x89PNG")
 
 
+def test_the_policy_with_the_best_worst_quarter_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Returns of 6 architectures at three evaluations: the best mean is not the best worst two."""
+    returns = iter([[1, 1, 1, 1, 1, 1], [3, 2, 5, 5, 5, 5], [0, 1, 9, 9, 9, 9]])
+    scores = []
+
+    def fake(run: Run, *arguments: Any, **others: Any) -> Leaderboard:
+        board = evaluate(run, *arguments, **others)
+        return replace(board, return_mean=np.array(next(returns), dtype=float))
+
+    monkeypatch.setattr(watching, "evaluate", fake)
+    trainer = job.start(small_config(), tmp_path / "run", "")
+    assert job.train(trainer, tmp_path / "run", QUIET, 64 * 8 * 2)
+    for line in (tmp_path / "run" / EVALUATIONS).read_text().splitlines():
+        scores.append(json.loads(line)["score"])
+    assert scores == [1.0, 2.5, 0.5]
+    export_run(tmp_path / "run", tmp_path / "exported")
+    for name in ("run", "exported"):
+        assert load_run(tmp_path / name).iteration == 4
+    assert int(read_checkpoint(tmp_path / "run")["trainer.scalars"][0]) == 6
+    tensors = [load_run(tmp_path / n).hyper_policy.state_dict() for n in ("run", "exported")]
+    assert all(torch.equal(tensors[0][key], tensors[1][key]) for key in tensors[0])
+
+
 def test_seeds_are_drawn_together_as_far_as_all_of_them_have_come(
     small_run: Path, tmp_path: Path
 ) -> None:
@@ -137,8 +168,6 @@ def test_evaluate_ranks_deterministic_and_sampled_actions_apart(
 def test_successive_halving_flies_more_where_the_front_is_open(
     small_run: Path, tmp_path: Path
 ) -> None:
-    from hyperppo.checkpoint import load_run
-
     run = tmp_path / "run"
     shutil.copytree(small_run, run)
     invoke("evaluate", run, "--all", "--episodes", 2, "--successive-halving", "--threads", 1)

@@ -1,6 +1,7 @@
 """Network -> policy.h, policy.c and policy_golden.h: C99 that reads as if written by hand."""
 
 from compile.lower.c.generate import (
+    FROM_C,
     CoreKernels,
     core_kernels,
     fixed_source,
@@ -11,6 +12,7 @@ from compile.lower.c.generate import (
 )
 
 __all__ = [
+    "FROM_C",
     "CoreKernels",
     "core_kernels",
     "fixed_source",

@@ -18,6 +18,7 @@ from compile.lower.c import fixed
 from compile.lower.c.layout import Panel, buffer_sizes, float_literal, lay_out
 from compile.network import Network
 
+FROM_C = "this very C code gave for them on the host"
 _KERNEL_ORDER = ("dense8_f32", "dense4_f32", "tanh_f32", "sigmoid_f32", "elu_f32", "clip_f32")
 
 
@@ -122,13 +123,20 @@ def fixed_source(
 
 
 def golden_header(
-    observations: NDArray[np.float32], actions: NDArray[np.float32], tolerance: float
+    observations: NDArray[np.float32],
+    actions: NDArray[np.float32],
+    tolerance: float,
+    origin: str = FROM_C,
 ) -> str:
-    """policy_golden.h: (n, obs_dim) observations, (n, act_dim) actions, absolute tolerance."""
+    """policy_golden.h: (n, obs_dim) observations, (n, act_dim) actions, absolute tolerance.
+
+    ``origin``: the end of the sentence that says what gave the actions.
+    """
     return _render(
         "policy_golden.h.j2",
         observations=observations,
         actions=actions,
+        origin=origin,
         tolerance=float_literal(np.float32(tolerance)),
     )
 

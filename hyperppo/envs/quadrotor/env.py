@@ -126,7 +126,10 @@ class QuadrotorEnv:
             terminated=crashed,
             truncated=truncated,
             final_critic_input=final,
-            metrics={"tracking_error_m": torch.where(settled, distance, self._nan)},
+            metrics={
+                "tracking_error_m": torch.where(settled, distance, self._nan),
+                "height_error_m": torch.where(settled, view.height, self._nan),
+            },
         )
 
     def _move(self, action: Tensor) -> None:

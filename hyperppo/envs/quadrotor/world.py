@@ -50,6 +50,7 @@ class View:
 
     seen: Tensor  # (critic_dim, N): the observation with sensor noise, then what only a critic sees
     distance: Tensor  # (N,) m to the goal, true
+    height: Tensor  # (N,) m above the goal, true
     speed: Tensor  # (N,) m/s relative to the goal, true
     upright: Tensor  # (N,) cosine of the tilt, R33
 
@@ -126,7 +127,7 @@ def look(world: World, options: QuadrotorOptions, noise: NoisePool, first: bool 
     seen = torch.cat([measured, *known, *(row[None] for row in rows), *privileged])
     _, x, y, _ = state.attitude.unbind(0)
     upright = 1 - 2 * torch.addcmul(x * x, y, y)
-    return View(seen, distance, dynamics.norm(velocity_error), upright)
+    return View(seen, distance, position_error[2], dynamics.norm(velocity_error), upright)
 
 
 def _late(

@@ -1,0 +1,5 @@
+"""`python -m hyperppo`, and `torchrun ... -m hyperppo`."""
+
+from hyperppo.cli import main
+
+main()
