@@ -44,7 +44,7 @@ _SCENARIOS = (
     "throw, gusts"
 )
 _TASK = (
-    "quadrotor, pendulum, mujoco:HalfCheetah-v5, any Gymnasium id, or your own as "
+    "quadrotor, pendulum, brax:ant, mujoco:HalfCheetah-v5, any Gymnasium id, or your own as "
     "module:function (docs/tasks.md)."
 )
 _PLANT = "Another vehicle: quadswarm, learning-to-fly, L250, P250, T350, wide (docs/plant.md)."
@@ -67,6 +67,9 @@ def train(
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="Any setting: ppo.gamma=0.995. Repeatable.")
     ] = None,
+    preset: Annotated[
+        str, typer.Option(help="Settings to start from: default, or paper (docs/presets.md).")
+    ] = "default",
     plant: Annotated[str | None, typer.Option(help=_PLANT)] = None,
     episodes: Annotated[int, typer.Option(help="Episodes an architecture, leaderboard.")] = 16,
     evaluate_every: Annotated[
@@ -87,7 +90,7 @@ def train(
     """
     from rich.console import Console
 
-    from hyperppo import parallel
+    from hyperppo import parallel, presets
     from hyperppo import train as job
     from hyperppo.config import make_config
     from hyperppo.envs.quadrotor.plants import plant_options
@@ -105,7 +108,8 @@ def train(
     if resume:
         job.check_resumable(directory)
     else:
-        given: dict[str, Any] = {"task": task, "algo": algo.value, "seed": seed, "device": device}
+        given = presets.preset(task, preset)
+        given |= {"task": task, "algo": algo.value, "seed": seed, "device": device}
         if arch is not None:
             given["architecture"] = parse_architecture(arch)
         if algo is Algo.ppo:

@@ -10,6 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from hyperppo.config import first_error
 from hyperppo.envs.base import Task, VectorEnv
+from hyperppo.envs.brax_env import brax_task
 from hyperppo.envs.gymnasium_env import gymnasium_task
 from hyperppo.envs.own import own_task
 from hyperppo.envs.pendulum import PendulumEnv, PendulumOptions
@@ -24,19 +25,32 @@ TASKS = {
 
 def find_task(task: str) -> Task:
     """The task of a name: see docs/tasks.md. Raises HyperPPOError."""
-    if task in TASKS:
-        return TASKS[task]
-    family, colon, name = task.partition(":")
-    if family in ("gymnasium", "mujoco") and colon:
-        return gymnasium_task(name)
-    if re.search(r"-v\d+$", task):
-        return gymnasium_task(task)
-    if colon:
+    kind = family(task)
+    if kind in TASKS:
+        return TASKS[kind]
+    if kind == "gymnasium":
+        return gymnasium_task(re.sub("^(gymnasium|mujoco):", "", task))
+    if kind == "brax":
+        return brax_task(task.removeprefix("brax:"))
+    if kind == "own":
         return own_task(task)
     raise HyperPPOError(
-        f"unknown task '{task}': known tasks are {', '.join(TASKS)}, mujoco:HalfCheetah-v5, any "
-        "other Gymnasium id, and your own as module:function (docs/tasks.md)"
+        f"unknown task '{task}': known tasks are {', '.join(TASKS)}, brax:ant, "
+        "mujoco:HalfCheetah-v5, any other Gymnasium id, and your own as module:function "
+        "(docs/tasks.md)"
     )
+
+
+def family(task: str) -> str:
+    """What kind of task a name is: one of `TASKS`, gymnasium, brax, own; "" for none."""
+    prefix, colon, _ = task.partition(":")
+    if task in TASKS:
+        return task
+    if colon and prefix == "brax":
+        return "brax"
+    if (colon and prefix in ("gymnasium", "mujoco")) or re.search(r"-v\d+$", task):
+        return "gymnasium"
+    return "own" if colon else ""
 
 
 def resolve_options(task: str, options: dict[str, Any]) -> dict[str, Any]:
