@@ -354,18 +354,30 @@ def runs(
 @app.command()
 def plot(
     runs: Annotated[list[Path], typer.Argument(help="Run directories.")],
+    space: Annotated[
+        bool, typer.Option("--space", help="One run's leaderboard: returns over the space.")
+    ] = False,
     out: Annotated[Path | None, typer.Option(help="Picture (default build/plot.png).")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Draw the learning curve and, for a run trained with --evaluate-every, the paper's figure 3.
 
-    Several runs, such as seeds, are drawn into the same axes, with their mean.
+    Several runs, such as seeds, are drawn into the same axes, with their mean. --space draws the
+    returns of all architectures instead (figures 5 and 6).
 
     Example: hyperppo plot runs/quadrotor --out quadrotor.png
     """
     from hyperppo.plot import draw_run, draw_runs
+    from hyperppo.plot_space import draw_space
 
     picture = out or Path("build") / "plot.png"
+    if space:
+        if len(runs) != 1:
+            raise HyperPPOError("--space draws one run")
+        chosen = {"architectures": draw_space(runs[0], picture)}
+        result: dict[str, Any] = {"runs": [str(runs[0])], **chosen, "picture": str(picture)}
+        typer.echo(json.dumps(result) if as_json else str(picture))
+        return
     drawn = draw_run(runs[0], picture) if len(runs) == 1 else draw_runs(runs, picture)
     result = {"runs": [str(run) for run in runs], **drawn, "picture": str(picture)}
     typer.echo(json.dumps(result) if as_json else str(picture))
