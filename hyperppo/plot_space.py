@@ -37,27 +37,15 @@ def draw_space(run: Path, path: Path) -> list[dict[str, Any]]:
         sizes.plot(board.params[rows], board.return_mean[rows], ".", ms=3, label=label, alpha=0.6)
     rank_of = np.empty(len(order), dtype=int)
     rank_of[order] = np.arange(1, len(order) + 1)
-    chosen = []
-    for share in SHARES:
-        i = smallest_within(board.return_mean, board.params, share)
-        name = format_architecture(space.architectures[i])
+    chosen = {share: smallest_within(board.return_mean, board.params, share) for share in SHARES}
+    for i in dict.fromkeys(chosen.values()):
+        shares = ", ".join(_NAMES[share] for share, own in chosen.items() if own == i)
+        text = f"{shares}: {format_architecture(space.architectures[i])}"
         for axis, x in ((ranks, rank_of[i]), (sizes, board.params[i])):
             axis.plot(x, board.return_mean[i], "*", ms=11, color="tab:red", mec="k")
-            axis.annotate(
-                f"{_NAMES[share]}: {name}",
-                (x, board.return_mean[i]),
-                xytext=(8, -14),
-                textcoords="offset points",
-                fontsize=8,
-            )
-        chosen.append(
-            {
-                "share": share,
-                "architecture": name,
-                "params": int(board.params[i]),
-                "return_mean": float(board.return_mean[i]),
-            }
-        )
+            place = {"xytext": (8, -16), "textcoords": "offset points", "fontsize": 9}
+            box = {"facecolor": "w", "alpha": 0.8, "edgecolor": "none", "pad": 1}
+            axis.annotate(text, (x, board.return_mean[i]), **place, bbox=box)
     ranks.set(xlabel="rank", ylabel="return an episode")
     sizes.set(xlabel="parameters", xscale="log")
     sizes.legend(fontsize=8, loc="lower right")
@@ -66,4 +54,12 @@ def draw_space(run: Path, path: Path) -> list[dict[str, Any]]:
     with replacing(path) as temporary:
         figure.savefig(temporary, format="png", dpi=110)
     plt.close(figure)
-    return chosen
+    return [
+        {
+            "share": share,
+            "architecture": format_architecture(space.architectures[i]),
+            "params": int(board.params[i]),
+            "return_mean": float(board.return_mean[i]),
+        }
+        for share, i in chosen.items()
+    ]
