@@ -82,7 +82,12 @@ class Run:
 
 
 def write_config(
-    path: Path, config: RunConfig, space: SearchSpace, conventions: dict[str, Any], command: str
+    path: Path,
+    config: RunConfig,
+    space: SearchSpace,
+    conventions: dict[str, Any],
+    command: str,
+    exact_resume: bool,
 ) -> None:
     """Write `config.json`, atomically."""
     data = {
@@ -91,6 +96,7 @@ def write_config(
         "hyperppo_version": __version__,
         "torch_version": torch.__version__,
         "command": command,
+        "exact_resume": exact_resume,  # False: with new episodes
         "obs_dim": space.obs_dim,
         "act_dim": space.act_dim,
         "conventions": conventions,
