@@ -68,7 +68,7 @@ def train(
         list[str] | None, typer.Option("--set", help="Any setting: ppo.gamma=0.995. Repeatable.")
     ] = None,
     preset: Annotated[
-        str, typer.Option(help="Settings to start from: default, or paper (docs/presets.md).")
+        str, typer.Option(help="Settings to start from: default, paper, robust (docs/presets.md).")
     ] = "default",
     plant: Annotated[str | None, typer.Option(help=_PLANT)] = None,
     episodes: Annotated[int, typer.Option(help="Episodes an architecture, leaderboard.")] = 16,
@@ -119,7 +119,7 @@ def train(
         optional = {"steps": steps, "num_envs": num_envs, "meta_batch": meta_batch}
         given |= {name: value for name, value in optional.items() if value is not None}
         if plant:
-            given["env"] = plant_options(plant)
+            given["env"] = {**given.get("env", {}), **plant_options(plant)}
         config = make_config(given, set_ or [])
         config = make_config({**config.to_dict(), "env": resolve_options(task, config.env)})
     with job.locked(directory):
