@@ -22,7 +22,7 @@ from compile.machine_code import OnTarget, build_for_target
 from compile.network import Network
 from compile.onnx_graph import export_onnx
 from compile.onnx_import import network_from_onnx
-from compile.package import add_firmware_app
+from compile.package import add_firmware_app, flies
 from compile.progress import Progress
 from compile.quantize import quantize
 from compile.source import Answer, Original, Source
@@ -178,8 +178,8 @@ def build_candidate(
                 f"machine code within {target_error:.1e} of the host's C, {on_target.sizes.total} "
                 f"B, {'no cycle model' if cycles is None else f'{cycles.p2} cycles (model)'}"
             )
-    if target.firmware is not None and not source.conventions:
-        # Its device contract is in the image; without a known observation there is no controller.
+    if target.firmware is not None and not flies(source.conventions):
+        # Its device contract is in the image; it has no controller to build that observation.
         shutil.rmtree(folder / f"{target.firmware}_app")
     numerics = Numerics(
         observations=len(observations),

@@ -280,10 +280,13 @@ def chosen(facts: Mapping[str, Any]) -> str:
     choice = facts["choice"]
     worth = {"return": choice["return_mean"], **choice["metrics"]}
     known = [f"{name} {value:.4g}" for name, value in worth.items() if value is not None]
-    return (
+    text = (
         f"{choice['affordable']} of {choice['considered']} architectures fit; this one: "
         f"{', '.join(known) or 'not evaluated'}"
     )
+    if facts["target"]["firmware"] == "crazyflie" and not facts["crazyflie_app"]:
+        text += f"; no crazyflie_app, as {facts['run']['task']} is no flight of that vehicle"
+    return text
 
 
 def show_targets() -> None:

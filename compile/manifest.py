@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import hyperppo
 from compile.machine_code import program_folder, program_name
-from compile.package import FORMAT, FORMAT_VERSION
+from compile.package import FORMAT, FORMAT_VERSION, flies
 
 if TYPE_CHECKING:
     from compile.candidate import Candidate
@@ -87,7 +87,7 @@ def manifest(
         "conventions": source.conventions,
         "crazyflie_app": request.backend == "c"
         and target.firmware == "crazyflie"
-        and bool(source.conventions),
+        and flies(source.conventions),
         "toolchain": None
         if image is None
         else {"compiler": image.compiler_version, "flags": list(image.flags)},

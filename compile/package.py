@@ -22,6 +22,17 @@ if TYPE_CHECKING:
 FORMAT = "hyperppo-package"
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
+FIRMWARE_BLOCKS = frozenset(
+    (
+        "position_error_body",
+        "velocity_error_body",
+        "rotation",
+        "angular_velocity",
+        "position_error_integral_body",
+        "previous_action",
+        "action_average",
+    )
+)  # of observations that the firmware apps build: enum block of hppo_observation.c
 POLICY_FILES = ("policy.h", "policy.c", "policy_golden.h")  # the device code, in hashing order
 TFLM_FILES = ("policy.h", "policy_tflm.h", "policy_tflm.cc", "policy_golden.h")  # the same of tflm
 
@@ -91,11 +102,20 @@ def package_hash(
     return digest.digest()[:8].hex()
 
 
+def flies(conventions: Mapping[str, Any]) -> bool:
+    """Whether the firmware apps can build the observation: every block is one of theirs."""
+    blocks = conventions.get("observation", [])
+    return bool(blocks) and FIRMWARE_BLOCKS.issuperset(blocks)
+
+
 def convention_lines(conventions: Mapping[str, Any]) -> list[str]:
-    """What the Crazyflie app builds the observation by and how often, as C definitions."""
-    lines = []
-    if "observation" in conventions:
-        lines.append(f"#define HPPO_OBSERVATION_BLOCKS {', '.join(conventions['observation'])}")
+    """What the Crazyflie app builds the observation by and how often, as C definitions.
+
+    None for a policy that does not fly.
+    """
+    if not flies(conventions):
+        return []
+    lines = [f"#define HPPO_OBSERVATION_BLOCKS {', '.join(conventions['observation'])}"]
     if conventions.get("previous_actions"):
         lines.append(f"#define HPPO_PREVIOUS_ACTIONS {int(conventions['previous_actions'])}")
     hz = float(conventions.get("control_hz", 0))

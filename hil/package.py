@@ -58,8 +58,8 @@ class DevicePackage:
         folder = self.path / "crazyflie_app"
         if not folder.is_dir():
             raise HilError(
-                f"{self.path} has no crazyflie_app: its ONNX file does not say what observation "
-                "and action mean, so no firmware can fill the one or obey the other"
+                f"{self.path} has no crazyflie_app: its observation is not one that the firmware "
+                "can fill (an ONNX file, or a task that is no flight of that vehicle)"
             )
         return folder
 

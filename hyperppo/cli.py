@@ -43,12 +43,16 @@ _SCENARIOS = (
     "static, bezier, dynamic, lissajous, mix (of these four), figure8, figure8_fast, takeoff, "
     "throw, gusts"
 )
+_TASK = (
+    "quadrotor, pendulum, brax:ant, mujoco:HalfCheetah-v5, any Gymnasium id, or your own as "
+    "module:function (docs/tasks.md)."
+)
 _PLANT = "Another vehicle: quadswarm, learning-to-fly, L250, P250, T350, wide (docs/plant.md)."
 
 
 @app.command()
 def train(
-    task: Annotated[str, typer.Argument(help="quadrotor or pendulum.")],
+    task: Annotated[str, typer.Argument(help=_TASK)],
     algo: Annotated[Algo, typer.Option(help="HyperPPO-CSD, HyperPPO-VSD or plain PPO.")] = Algo.csd,
     arch: Annotated[
         str | None, typer.Option(help="Hidden widths for --algo ppo, for example 64,64.")
@@ -63,6 +67,9 @@ def train(
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="Any setting: ppo.gamma=0.995. Repeatable.")
     ] = None,
+    preset: Annotated[
+        str, typer.Option(help="Settings to start from: default, paper, robust (docs/presets.md).")
+    ] = "default",
     plant: Annotated[str | None, typer.Option(help=_PLANT)] = None,
     episodes: Annotated[int, typer.Option(help="Episodes an architecture, leaderboard.")] = 16,
     evaluate_every: Annotated[
@@ -83,7 +90,7 @@ def train(
     """
     from rich.console import Console
 
-    from hyperppo import parallel
+    from hyperppo import parallel, presets
     from hyperppo import train as job
     from hyperppo.config import make_config
     from hyperppo.envs.quadrotor.plants import plant_options
@@ -96,12 +103,13 @@ def train(
     set_threads(threads)
     parallel.join()
     console = Console(stderr=True, quiet=not parallel.is_first())
-    directory = out or Path("runs") / task.replace(":", "-")
+    directory = out or Path("runs") / task.replace(":", "-").replace("/", "-")
     resume = resume or (parallel.restarted() and job.has_run(directory))
     if resume:
         job.check_resumable(directory)
     else:
-        given: dict[str, Any] = {"task": task, "algo": algo.value, "seed": seed, "device": device}
+        given = presets.preset(task, preset)
+        given |= {"task": task, "algo": algo.value, "seed": seed, "device": device}
         if arch is not None:
             given["architecture"] = parse_architecture(arch)
         if algo is Algo.ppo:
@@ -111,12 +119,14 @@ def train(
         optional = {"steps": steps, "num_envs": num_envs, "meta_batch": meta_batch}
         given |= {name: value for name, value in optional.items() if value is not None}
         if plant:
-            given["env"] = plant_options(plant)
+            given["env"] = {**given.get("env", {}), **plant_options(plant)}
         config = make_config(given, set_ or [])
         config = make_config({**config.to_dict(), "env": resolve_options(task, config.env)})
     with job.locked(directory):
         if resume:
             trainer = job.resume(directory)
+            if not trainer.env.state_dict():
+                console.print(f"{trainer.config.task} cannot be saved: going on with new episodes")
         else:
             command = shlex.join(["hyperppo", *sys.argv[1:]])
             trainer = job.start(config, directory, command)
@@ -344,18 +354,30 @@ def runs(
 @app.command()
 def plot(
     runs: Annotated[list[Path], typer.Argument(help="Run directories.")],
+    space: Annotated[
+        bool, typer.Option("--space", help="One run's leaderboard: returns over the space.")
+    ] = False,
     out: Annotated[Path | None, typer.Option(help="Picture (default build/plot.png).")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Draw the learning curve and, for a run trained with --evaluate-every, the paper's figure 3.
 
-    Several runs, such as seeds, are drawn into the same axes, with their mean.
+    Several runs, such as seeds, are drawn into the same axes, with their mean. --space draws the
+    returns of all architectures instead (figures 5 and 6).
 
     Example: hyperppo plot runs/quadrotor --out quadrotor.png
     """
     from hyperppo.plot import draw_run, draw_runs
+    from hyperppo.plot_space import draw_space
 
     picture = out or Path("build") / "plot.png"
+    if space:
+        if len(runs) != 1:
+            raise HyperPPOError("--space draws one run")
+        chosen = {"architectures": draw_space(runs[0], picture)}
+        result: dict[str, Any] = {"runs": [str(runs[0])], **chosen, "picture": str(picture)}
+        typer.echo(json.dumps(result) if as_json else str(picture))
+        return
     drawn = draw_run(runs[0], picture) if len(runs) == 1 else draw_runs(runs, picture)
     result = {"runs": [str(run) for run in runs], **drawn, "picture": str(picture)}
     typer.echo(json.dumps(result) if as_json else str(picture))

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from hyperppo import parallel
 from hyperppo.checkpoint import LEADERBOARD, Run, load_run
-from hyperppo.envs.registry import make_env
+from hyperppo.envs.registry import find_task, make_env
 from hyperppo.episodes import fly_episodes
 from hyperppo.errors import HyperPPOError
 from hyperppo.leaderboard import Leaderboard, write_leaderboard
@@ -26,7 +26,6 @@ from hyperppo.processor import side_by_side
 from hyperppo.ranking import halve, undecided
 from hyperppo.space import Architecture, SearchSpace
 
-_CHUNK_ENVS = 8192  # environments stepped together: the simulator's best size
 MOST_EPISODES = 1024  # an architecture, however close a decision is
 LEADERBOARD_SAMPLED = "leaderboard_sampled.csv"
 
@@ -53,7 +52,8 @@ def evaluate(
     options = {**run.config.env, **(env_options or {})}
     # Strided, so that every chunk has small and large ones; even, so that two cores share them.
     # The numbers of threads and of processes play no part: the result does not depend on them.
-    count = min(n, 2 * math.ceil(n * episodes / (2 * _CHUNK_ENVS)))
+    together = find_task(run.task).side_by_side
+    count = min(n, 2 * math.ceil(n * episodes / (2 * together)))
     chunks = [range(start, n, count) for start in range(count)]
     done = [0.0] * count
 

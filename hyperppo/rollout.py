@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from hyperppo.envs.base import VectorEnv
+from hyperppo.errors import HyperPPOError
 from hyperppo.ghn import Weights
 from hyperppo.normalizer import RunningNorm
 from hyperppo.policy import forward_mean, log_prob
@@ -44,7 +45,8 @@ def collect(
     """Act from `start` = (observation, critic input), both (dim, N), with standard normal `noise`
     (T, M, E, act_dim) for T steps.
 
-    Returns the data and where the environments stand now.
+    Returns the data and where the environments stand now. Raises HyperPPOError when a task answers
+    finite actions with numbers that are not.
     """
     T, M, E, _ = noise.shape
     N = env.num_envs
@@ -87,4 +89,23 @@ def collect(
         raw_observation=raw,
         metrics={name: torch.stack(values) for name, values in metrics.items()},
     )
+    acted = _first_not_finite(action)  # a policy that diverged is the trainer's to tell
+    for name, values, until in (
+        ("observation", raw, acted + 1),  # the action answers the observation of its step
+        ("critic input", critic_inputs, acted + 1),
+        ("reward", rollout.reward, acted),
+    ):
+        if (t := _first_not_finite(values)) < min(until, len(values)):
+            bad = (~values[t].isfinite()).nonzero()[0].tolist()
+            which = " ".join([name, *map(str, bad[1:])])
+            raise HyperPPOError(
+                f"the task gave {float(values[t][tuple(bad)])} as {which} of environment {bad[0]}, "
+                f"{t} steps into the rollout: it must stay finite"
+            )
     return rollout, (observation, critic_input)
+
+
+def _first_not_finite(values: Tensor) -> int:
+    """The first row of (T, ...) with a NaN or an infinity; T when there is none."""
+    bad = ~values.isfinite().flatten(1).all(1)
+    return int(bad.int().argmax()) if bool(bad.any()) else len(values)

@@ -9,7 +9,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import FrameType, ModuleType
 from typing import Any
@@ -47,9 +47,11 @@ def start(config: RunConfig, out: Path, command: str) -> Trainer:
             f"{out} already holds a run: add --resume to go on with it, or choose another --out"
         )
     trainer = _trainer(config)
+    exact = bool(trainer.env.state_dict())
     parallel.wait()  # everyone has looked
     if parallel.is_first():
-        write_config(out, config, trainer.space, trainer.env.conventions(), command)
+        conventions = trainer.env.conventions()
+        write_config(out, config, trainer.space, conventions, command, exact_resume=exact)
     return trainer
 
 
@@ -64,12 +66,18 @@ def check_resumable(out: Path) -> None:
 
 
 def resume(out: Path) -> Trainer:
-    """The trainer of an existing run directory, at its last checkpoint."""
-    _, config = read_config(out)
-    trainer = _trainer(config)
-    if (out / CHECKPOINT).exists():
+    """The trainer of an existing run directory, at its last checkpoint.
+
+    A task that saves no state starts new episodes, other ones than at the start of the run.
+    """
+    data, config = read_config(out)
+    if not (out / CHECKPOINT).exists():
+        trainer = _trainer(config)
+    else:
         state = read_checkpoint(out)
         try:
+            exact = data.get("exact_resume", True)  # the same environments, or other ones
+            trainer = _trainer(config, 0 if exact else int(state["trainer.scalars"][0]))
             trainer.load_state_dict(state)
         except (KeyError, RuntimeError, ValueError) as error:
             reason = str(error).splitlines()[0]
@@ -82,8 +90,8 @@ def resume(out: Path) -> Trainer:
     return trainer
 
 
-def _trainer(config: RunConfig) -> Trainer:
-    env = training_env(config)
+def _trainer(config: RunConfig, iteration: int = 0) -> Trainer:
+    env = training_env(config, iteration)
     return Trainer(config, run_space(config, env.obs_dim, env.act_dim), env)
 
 
@@ -124,7 +132,13 @@ def locked(out: Path) -> Iterator[None]:
             ) from None
         for left_over in out.glob(f".{CHECKPOINT}.*.tmp"):
             left_over.unlink()
-        yield
+        try:
+            yield
+        finally:
+            if not (out / CONFIG).exists():  # nothing was begun
+                (out / LOCK).unlink()
+                with suppress(OSError):
+                    out.rmdir()
 
 
 Look = Callable[[Trainer, Path, int], object]

@@ -327,14 +327,16 @@ class Trainer:
             self.shards.items(), self.action_generators, strict=True
         ):
             own = state if self.config.shards == 1 else _under(state, f"shard{number}")
-            env.load_state_dict(_under(own, "env"))
+            if saved := _under(own, "env"):
+                env.load_state_dict(saved)
             generator.set_state(own["trainer.action_generator"].cpu())
             for name, parts in columns.items():
                 parts.append(own[f"trainer.{name}"].to(self.device))
-        observation, critic_input, self.discounted_return = (
-            torch.cat(parts, -1) for parts in columns.values()
-        )
-        self.where = (observation, critic_input)
+        if saved:  # else the new episodes of new environments
+            observation, critic_input, self.discounted_return = (
+                torch.cat(parts, -1) for parts in columns.values()
+            )
+            self.where = (observation, critic_input)
         _unpack_generator(self.sampler.generator, state["sampler.generator"])
         self.sampler.reward = state["sampler.reward"].cpu().numpy().copy()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -45,10 +46,22 @@ class VectorEnv(Protocol):
         """What the numbers mean: written to config.json and carried to the device."""
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Everything that a resumed run needs to go on bit for bit."""
+        """Everything that a resumed run needs to go on bit for bit.
+
+        Empty where the state cannot be had: a resumed run then starts new episodes.
+        """
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Go on from `state_dict()`."""
+        """Go on from `state_dict()`; not called where that was empty."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """How a task's environments are made."""
+
+    options: type[Any]  # a validated dataclass, every field with its default
+    make: Callable[[int, Any, int, str], VectorEnv]  # (num_envs, options, seed, device)
+    side_by_side: int = 8192  # environments that evaluation steps together: the best size
 
 
 @runtime_checkable

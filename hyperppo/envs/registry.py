@@ -2,29 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+import re
+from dataclasses import asdict
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
 from hyperppo.config import first_error
-from hyperppo.envs.base import VectorEnv
+from hyperppo.envs.base import Task, VectorEnv
+from hyperppo.envs.brax_env import brax_task
+from hyperppo.envs.gymnasium_env import gymnasium_task
+from hyperppo.envs.own import own_task
 from hyperppo.envs.pendulum import PendulumEnv, PendulumOptions
 from hyperppo.envs.quadrotor import QuadrotorEnv, QuadrotorOptions
 from hyperppo.errors import HyperPPOError
 
-
-@dataclass(frozen=True)
-class _Task:
-    options: type[Any]  # a validated dataclass, every field with its default
-    env: Callable[[int, Any, int, str], VectorEnv]  # (num_envs, options, seed, device)
-
-
 TASKS = {
-    "quadrotor": _Task(QuadrotorOptions, QuadrotorEnv),
-    "pendulum": _Task(PendulumOptions, PendulumEnv),
+    "quadrotor": Task(QuadrotorOptions, QuadrotorEnv),
+    "pendulum": Task(PendulumOptions, PendulumEnv),
 }
+
+
+def find_task(task: str) -> Task:
+    """The task of a name: see docs/tasks.md. Raises HyperPPOError."""
+    kind = family(task)
+    if kind in TASKS:
+        return TASKS[kind]
+    if kind == "gymnasium":
+        return gymnasium_task(re.sub("^(gymnasium|mujoco):", "", task))
+    if kind == "brax":
+        return brax_task(task.removeprefix("brax:"))
+    if kind == "own":
+        return own_task(task)
+    raise HyperPPOError(
+        f"unknown task '{task}': known tasks are {', '.join(TASKS)}, brax:ant, "
+        "mujoco:HalfCheetah-v5, any other Gymnasium id, and your own as module:function "
+        "(docs/tasks.md)"
+    )
+
+
+def family(task: str) -> str:
+    """What kind of task a name is: one of `TASKS`, gymnasium, brax, own; "" for none."""
+    prefix, colon, _ = task.partition(":")
+    if task in TASKS:
+        return task
+    if colon and prefix == "brax":
+        return "brax"
+    if (colon and prefix in ("gymnasium", "mujoco")) or re.search(r"-v\d+$", task):
+        return "gymnasium"
+    return "own" if colon else ""
 
 
 def resolve_options(task: str, options: dict[str, Any]) -> dict[str, Any]:
@@ -32,7 +58,7 @@ def resolve_options(task: str, options: dict[str, Any]) -> dict[str, Any]:
 
     Raises HyperPPOError for an unknown task or option.
     """
-    resolved: dict[str, Any] = asdict(_validated(task, options))
+    resolved: dict[str, Any] = asdict(_validated(task, find_task(task), options))
     return resolved
 
 
@@ -40,14 +66,12 @@ def make_env(
     task: str, options: dict[str, Any], num_envs: int, seed: int, device: str = "cpu"
 ) -> VectorEnv:
     """Build `num_envs` environments of a task; raises HyperPPOError as `resolve_options`."""
-    validated = _validated(task, options)
-    return TASKS[task].env(num_envs, validated, seed, device)
+    found = find_task(task)
+    return found.make(num_envs, _validated(task, found, options), seed, device)
 
 
-def _validated(task: str, options: dict[str, Any]) -> Any:
-    if task not in TASKS:
-        raise HyperPPOError(f"unknown task '{task}': known tasks are {', '.join(TASKS)}")
+def _validated(task: str, found: Task, options: dict[str, Any]) -> Any:
     try:
-        return TypeAdapter(TASKS[task].options).validate_python(options)
+        return TypeAdapter(found.options).validate_python(options)
     except ValidationError as error:
         raise HyperPPOError(f"{task} options: env.{first_error(error)}") from None

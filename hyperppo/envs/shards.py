@@ -26,11 +26,16 @@ def shard_seed(config: RunConfig, number: int) -> int:
     return int(np.random.SeedSequence((config.seed, number)).generate_state(1)[0])
 
 
-def training_env(config: RunConfig) -> VectorEnv:
-    """The environments that this process steps; raises HyperPPOError as `make_env`."""
+def training_env(config: RunConfig, iteration: int = 0) -> VectorEnv:
+    """The environments that this process steps; raises HyperPPOError as `make_env`.
+
+    For another `iteration` they are other ones.
+    """
     each = config.num_envs // config.shards
     shards = [
-        make_env(config.task, config.env, each, shard_seed(config, number), config.device)
+        make_env(
+            config.task, config.env, each, shard_seed(config, number) + iteration, config.device
+        )
         for number in parallel.share(range(config.shards))
     ]
     return shards[0] if len(shards) == 1 else Shards(shards)

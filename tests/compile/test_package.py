@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +9,12 @@ import pytest
 
 from compile.errors import CompileError
 from compile.package import (
+    FIRMWARE_BLOCKS,
     FORMAT,
     FORMAT_VERSION,
     POLICY_FILES,
     add_firmware_app,
+    flies,
     load_package,
     package_hash,
     staging,
@@ -173,3 +176,15 @@ def test_what_is_no_package_is_not_overwritten(tmp_path: Path) -> None:
     with pytest.raises(CompileError, match="cannot write"), staging(file / "below"):
         pass
     assert (folder / "chapter1.tex").exists()
+
+
+def test_the_blocks_that_fly_are_those_of_the_firmware_app() -> None:
+    source = Path(__file__).parents[2] / "hil" / "crazyflie_app" / "src" / "hppo_observation.c"
+    block = re.search(r"enum block \{(.*?)\}", source.read_text(), re.S)
+    assert block is not None
+    names = {name.strip() for name in block[1].split(",")}
+    assert names == FIRMWARE_BLOCKS
+    assert flies({"observation": sorted(names)})
+    assert not flies({"observation": ["rotation", "cos_angle"]})
+    assert not flies({"observation": []})
+    assert not flies({})

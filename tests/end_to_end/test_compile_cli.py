@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import shutil
 import subprocess
 import sys
@@ -16,7 +18,8 @@ from tests.compile.tflm import installed
 SMALL = {"space.widths": "[4,8]", "space.max_depth": 2, "ppo.rollout": 8, "ppo.minibatches": 2}
 TRAIN = ["quadrotor", "--steps", "3072", "--num-envs", "64", "--meta-batch", "4"]
 TRAIN += ["--threads", "1", "--episodes", "2", "--set", "env.episode_s=0.3"]
-TRAIN += [part for name, value in SMALL.items() for part in ("--set", f"{name}={value}")]
+SETTINGS = [part for name, value in SMALL.items() for part in ("--set", f"{name}={value}")]
+TRAIN += SETTINGS
 
 
 def command(module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -34,6 +37,10 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+def has_cross() -> bool:
+    return shutil.which("arm-none-eabi-gcc") is not None
+
+
 def compile_run(
     run: Path, out: Path, *arguments: str, target: str = "crazyflie21"
 ) -> subprocess.CompletedProcess[str]:
@@ -47,8 +54,7 @@ def test_run_to_package(run: Path, tmp_path: Path) -> None:
     facts = load_package(tmp_path / "p").manifest
     assert facts["choice"]["considered"] == 6
     assert facts["conventions"]["observation"][0] == "position_error_body"
-    has_cross = shutil.which("arm-none-eabi-gcc") is not None
-    assert (facts["size"]["compiled"] is not None) == has_cross
+    assert (facts["size"]["compiled"] is not None) == has_cross()
     assert "architectures fit" in done.stdout
 
 
@@ -131,3 +137,26 @@ def test_damaged_runs(run: Path, tmp_path: Path, damage: str, message: str) -> N
     assert errors[0].startswith("error: ")
     assert message in errors[0]
     assert not (tmp_path / "p").exists()
+
+
+def test_a_task_of_ones_own_to_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The example of docs/own-task.md, from its text to machine code for a Crazyflie."""
+    page = Path(__file__).parents[2] / "docs" / "own-task.md"
+    example = re.search(r"```python\n(.*?)```", page.read_text(), re.S)
+    assert example is not None
+    (tmp_path / "rail.py").write_text(example[1])
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path.cwd()), *sys.path]))
+    monkeypatch.chdir(tmp_path)
+    train = ["rail:make_env", *TRAIN[1 : TRAIN.index("--set")], *SETTINGS, "--out", "run"]
+    done = command("hyperppo.cli", "train", *train)
+    assert done.returncode == 0, done.stderr
+    for precision in ("f32", "i8"):
+        done = compile_run(Path("run"), Path(precision), "--precision", precision)
+        assert done.returncode == 0, done.stderr
+        assert "no crazyflie_app, as rail:make_env is no flight" in " ".join(done.stdout.split())
+        facts = load_package(Path(precision)).manifest
+        assert facts["conventions"]["observation"] == ["position_m", "velocity_m_s"]
+        assert not Path(precision, "crazyflie_app").exists()
+        report = " ".join(Path(precision, "report.html").read_text().split())
+        assert "the task <code>rail:make_env</code> is no flight" in report
+        assert Path(precision, "bare_metal", "policy.elf").exists() == has_cross()

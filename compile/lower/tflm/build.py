@@ -31,6 +31,8 @@ CXX_FLAGS = (
     "-ffunction-sections",
     "-fdata-sections",
     "-DTF_LITE_STATIC_MEMORY",
+    "-DTF_LITE_STRIP_ERROR_STRINGS",  # a release build of TFLM has no MicroPrintf
+    "-DNDEBUG",
     "-DCMSIS_NN",
 )
 
@@ -45,6 +47,7 @@ class Linked:
     flash: int  # bytes, the load image of initialised data included
     ram: int  # bytes of static data
     code: int  # bytes in flash beside the model
+    arena: int = 0  # bytes that TFLM says it uses, on the emulated core
     stack: int = 0  # bytes, the deepest on the emulated core, set-up included
     cycles: Cycles | None = None  # modelled, of one inference
     by_data: CyclesByData | None = None  # likewise
@@ -151,7 +154,9 @@ def _image(
         main,
     ]
     command += [*objects, "-nostartfiles", "-specs=nano.specs", "-specs=nosys.specs", f"-T{script}"]
-    command += ["-Wl,--gc-sections", "-Wl,--build-id=none", "-lstdc++", "-lm", "-o", str(elf)]
+    kept = (f"-Wl,-u,{name}" for name in ("policy_tflm_init", "policy_tflm_arena_used"))
+    command += ["-Wl,--gc-sections", "-Wl,--build-id=none", "-Wl,-n", *kept]
+    command += ["-lstdc++", "-lm", "-o", str(elf)]
     _run(command, "the policy does not link with TFLM")
     return _sizes(elf)
 
@@ -184,5 +189,6 @@ def _run(
         raise CompileError(f"{what}: {command[0]}: {error.strerror}") from None
     if done.returncode:
         lines = [line for line in (done.stderr + done.stdout).splitlines() if line.strip()]
-        known = [line for line in lines if "error" in line.lower() or "***" in line]
+        telling = ("error:", "***", "undefined reference", "cannot find", "overflowed")
+        known = [line for line in lines if any(word in line for word in telling)]
         raise CompileError(f"{what}: {(known or lines or ['no message'])[0].strip()}")
