@@ -9,7 +9,7 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +74,7 @@ def configurations(experiment: Experiment, plan: Plan) -> dict[tuple[str, int], 
 def _stored(path: Path) -> RunConfig:
     """A run's configuration; options of the task that are newer than it have their defaults."""
     config = read_config(path)[1]
-    return replace(config, env=resolve_options(config.task, config.env))
+    return make_config({**config.to_dict(), "env": resolve_options(config.task, config.env)})
 
 
 def _over(settings: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
