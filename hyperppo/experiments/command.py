@@ -44,6 +44,7 @@ def experiment(
     ] = None,
     episodes: Annotated[int, typer.Option(help="Episodes an architecture and evaluation.")] = 4,
     seed: Annotated[int, typer.Option(help="The first seed.")] = 0,
+    preset: Annotated[str, typer.Option(help="default or paper (docs/presets.md).")] = "default",
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     out: Annotated[Path | None, typer.Option(help="Folder (default build/NAME).")] = None,
     set_: Annotated[
@@ -91,6 +92,7 @@ def experiment(
         evaluations=evaluations or max(1, round(chosen.evaluations * scale ** (1 / 3))),
         episodes=episodes,
         device=device,
+        preset=preset,
         overrides=set_ or [],
     )
     began = time.monotonic()

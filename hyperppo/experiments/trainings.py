@@ -15,6 +15,7 @@ from typing import Any
 
 from rich.console import Console
 
+from hyperppo import presets
 from hyperppo import train as job
 from hyperppo.checkpoint import CONFIG, LEADERBOARD, load_run, read_config
 from hyperppo.config import RunConfig, make_config
@@ -41,6 +42,7 @@ class Plan:
     evaluations: int  # of every architecture while a training runs, the one at its end included
     episodes: int  # an architecture and evaluation
     device: str = "cpu"
+    preset: str = presets.DEFAULT  # what a variant's settings are put on top of
     overrides: Sequence[str] = ()  # `key.sub=value`, for every training
 
 
@@ -55,17 +57,33 @@ def configurations(experiment: Experiment, plan: Plan) -> dict[tuple[str, int], 
         for name, variant in experiment.variants.items():
             steps = max(1, round(plan.steps * variant.steps))
             data = {"task": plan.task, "device": plan.device, "seed": seed, "steps": steps}
-            config = make_config({**data, **variant.settings}, plan.overrides)
+            settings = _over(presets.preset(plan.task, plan.preset), variant.settings)
+            config = make_config({**settings, **data}, plan.overrides)
             env = resolve_options(plan.task, config.env)
             config = make_config({**config.to_dict(), "env": env})
             path = _path(plan, name, seed)
-            if (path / CONFIG).exists() and read_config(path)[1] != config:
+            if (path / CONFIG).exists() and _stored(path) != config:
                 raise HyperPPOError(
                     f"{path} holds a training with other settings (steps, task or --set): "
                     "choose another --out"
                 )
             found[name, seed] = config
     return found
+
+
+def _stored(path: Path) -> RunConfig:
+    """A run's configuration; options of the task that are newer than it have their defaults."""
+    config = read_config(path)[1]
+    return make_config({**config.to_dict(), "env": resolve_options(config.task, config.env)})
+
+
+def _over(settings: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
+    """Settings with `more` on top, section by section."""
+    merged = dict(settings)
+    for key, value in more.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _over(merged[key], value) if both else value
+    return merged
 
 
 def _path(plan: Plan, variant: str, seed: int) -> Path:
