@@ -100,7 +100,7 @@ class BraxEnv:
     def conventions(self) -> dict[str, Any]:
         """What the numbers mean."""
         return {
-            "observation": [f"brax {self.name} observation {i}" for i in range(self.obs_dim)],
+            "observation": [f"Brax's {self.name}, its {self.obs_dim} numbers"],
             "control_hz": round(1 / self._step_s),
             "action": "[-1, 1], as Brax takes it",
         }

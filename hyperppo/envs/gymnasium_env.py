@@ -107,7 +107,7 @@ class GymnasiumEnv:
         """What the numbers mean."""
         rate = {} if self._step_s is None else {"control_hz": round(1 / self._step_s)}
         return {
-            "observation": [f"{self.id} observation {i}" for i in range(self.obs_dim)],
+            "observation": [f"{self.id}, its {self.obs_dim} numbers"],
             **rate,
             "action": f"[-1, 1], scaled to {self.id}'s box "
             f"{self._box.low.ravel().tolist()} to {self._box.high.ravel().tolist()}",
