@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import hyperppo
-from compile import device, verify
+from compile import verify
 from compile.activation import action_range
 from compile.errors import CompileError, NoFixedPointError
 from compile.fixed_point import SUM_LIMIT, FixedNetwork
@@ -25,7 +25,8 @@ from compile.onnx_import import network_from_onnx
 from compile.package import add_firmware_app, flies
 from compile.progress import Progress
 from compile.quantize import quantize
-from compile.source import Forward, Original, Source
+from compile.source import Answer, Original, Source
+from targets.host import host_policy
 
 if TYPE_CHECKING:
     from compile.candidate_tflm import OnTflm
@@ -136,28 +137,32 @@ def build_candidate(
                 fixed = quantize(lowered, observations, precision)
             except CompileError as error:
                 raise NoFixedPointError(str(error)) from None
-            quantization = replace(
-                judge(source, exported, fixed, fixed.forward(observations), seed),
-                input_range=tuple(map(float, fixed.input_range)),
-                largest_sum=max(fixed.worst_sums) / SUM_LIMIT,
-            )
-            found.append(
-                f"{precision} within {quantization.error_rms:.1e} rms of float32, "
-                f"{quantization.text}"
-            )
+            share = max(fixed.worst_sums) / SUM_LIMIT
+            found.append(f"{precision}, sums at most {share:.0%} of what 32 bits hold")
     with progress.stage("host C") as found:
         rejected = lower_to_c(lowered, fixed, source, target, weights_in, folder)
-        by_host = host_actions(folder, observations, lowered.act_dim, rejected)
-        if fixed is None:
-            host_error = verify.compare("onnxruntime and the host's C", by_onnx, by_host, tolerance)
-            found.append(f"C within {host_error:.1e} of onnxruntime")
-        else:
-            host_error = float(np.abs(by_host - by_onnx).max())
-            tolerance = verify.fixed_tolerance(fixed)
-            verify.compare(
-                "numpy and the host's C", fixed.forward(observations), by_host, tolerance
-            )
-            found.append(f"C equal to the integer reference on {len(by_host)} observations")
+        with host_policy(folder, lowered.act_dim) as by_c:
+            bad = by_c(verify.bad_observations(observations[0]))
+            verify.check_rejection("the host's C", bad, rejected)
+            by_host = by_c(observations)
+            if fixed is None:
+                stage = "onnxruntime and the host's C"
+                host_error = verify.compare(stage, by_onnx, by_host, tolerance)
+                found.append(f"C within {host_error:.1e} of onnxruntime")
+            else:
+                host_error = float(np.abs(by_host - by_onnx).max())
+                tolerance = verify.fixed_tolerance(fixed)
+                by_numpy = fixed.forward(observations)
+                verify.compare("numpy and the host's C", by_numpy, by_host, tolerance)
+                quantization = replace(
+                    judge(source, exported, by_c, by_host, seed),
+                    input_range=tuple(map(float, fixed.input_range)),
+                    largest_sum=share,
+                )
+                found.append(
+                    f"C equal to the integer reference on {len(by_host)} observations, within "
+                    f"{quantization.error_rms:.1e} rms of float32; flown, it {quantization.text}"
+                )
         write_vectors(folder, observations, by_host, tolerance)
         if target.firmware is not None:
             add_firmware_app(folder, source.conventions, target)
@@ -220,7 +225,7 @@ def unsaturated(network: Network, actions: NDArray[np.float32]) -> float:
 def judge(
     source: Source,
     exported: Exported,
-    quantised: Forward,
+    quantised: Answer,
     actions: NDArray[np.float32],
     seed: int,
 ) -> Quantization:
@@ -298,23 +303,6 @@ def essentials(network: Network, source: Source, target: Target, precision: str)
         for line in lines
         for wrapped in textwrap.wrap(line.replace("*/", "* /"), 96, subsequent_indent="  ")
     ]
-
-
-def host_actions(
-    folder: Path, observations: NDArray[np.float32], act_dim: int, rejected: float
-) -> NDArray[np.float32]:
-    """Actions of policy.c on this machine; also checks what it does with NaN and infinity."""
-    import tempfile
-
-    from targets.toolchain import compile_host_library
-
-    with tempfile.TemporaryDirectory(prefix="hyperppo-") as temporary:
-        library = compile_host_library(
-            [folder / "policy.c"], Path(temporary) / "policy.so", include=[folder]
-        )
-        bad = device.run_host(library, verify.bad_observations(observations[0]), act_dim)
-        verify.check_rejection("the host's C", bad, rejected)
-        return device.run_host(library, observations, act_dim)
 
 
 def write_vectors(

@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 
 Actions = NDArray[np.float32]
 
+ARENA_CALLS = ("policy_tflm_init", "policy_tflm_arena_used")
+
 PRECISION_TEXT = {
     "f32": "float32",
     "i16": "int16 activations, int8 weights, a scale for each tensor",
@@ -115,6 +117,7 @@ class OnTflm:
             "input_table_bytes": self.table_bytes,
             "arena_bytes": self.arena_bytes,
             "arena_by_rules_bytes": self.arena_rules.peak,
+            "arena_used_bytes": self.image.arena if self.image else None,
             "code_bytes": self.image.code if self.image else None,
             "flash_bytes": self.flash,
             "ram_bytes": self.ram,
@@ -250,7 +253,7 @@ def judge(
             f"its quantisation explains ({bound[row].max():.3g}); nothing was written"
         )
     return replace(
-        candidate.judge(source, exported, interpreter, actions, seed),
+        candidate.judge(source, exported, interpreter.forward, actions, seed),
         error_bound=float(bound.max()),
         kernel_error=max(kernels.values()),
     )
@@ -289,10 +292,14 @@ def build_for_target(
     verify.check_rejection(
         "the machine code", device.run_emulated(linked.elf, target, bad, act_dim), rejected
     )
-    stack = device.stack_depth(linked.elf, target, observations, act_dim)
+    linked = replace(
+        linked,
+        stack=device.stack_depth(linked.elf, target, observations, act_dim),
+        arena=device.call(linked.elf, target, *ARENA_CALLS),
+    )
     if target.timing is None:
-        return replace(linked, stack=stack), error
+        return linked, error
     # The first inference sets TFLM up; all others are as the second.
     cycles = device.count_cycles(linked.elf, target, observations[0], act_dim, before=1)
     by_data = device.cycles_by_data(linked.elf, target, observations, act_dim, before=1)
-    return replace(linked, stack=stack, cycles=cycles, by_data=by_data), error
+    return replace(linked, cycles=cycles, by_data=by_data), error

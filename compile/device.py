@@ -61,11 +61,12 @@ def run_emulated(
     return np.stack([_step(core, observation, act_dim)[0] for observation in observations])
 
 
-def run_main(elf: Path, target: Target) -> int:
-    """What the image's `main` returns."""
+def call(elf: Path, target: Target, *functions: str) -> int:
+    """Call functions without arguments of the image in turn; what the last one returns."""
     from targets.emulator import Emulator
 
-    return Emulator(elf, target, timed=False).call("main")
+    core = Emulator(elf, target, timed=False)
+    return [core.call(function) for function in functions][-1]
 
 
 def stack_depth(elf: Path, target: Target, observations: NDArray[np.float32], act_dim: int) -> int:

@@ -150,7 +150,7 @@ def run_emulated(
     bad = device.run_emulated(elf, target, verify.bad_observations(observations[0]), act_dim)
     verify.check_rejection("the machine code", bad, rejected)
     if target.firmware is None:
-        check_self_test(device.run_main(elf, target))
+        check_self_test(device.call(elf, target, "main"))
     cycles, by_data = None, None
     if target.timing is not None:
         cycles = device.count_cycles(elf, target, observations[0], act_dim)

@@ -223,7 +223,7 @@ def enumerate_costs(
                 us = cycles / target.modelled()[1] * 1e6
         costs = Costs(memory["total_bytes"], memory["flash_bytes"], memory["ram_bytes"], us)
         affordable = within(costs, request.budget, target)
-        over = [f"{count} over on {name}" for name, count in affordable.over.items()]
+        over = [f"{count} over on {name}" for name, count in affordable.over.items() if count]
         fits = f"{affordable.mask.sum()} of {len(source.names)} fit in {precision}"
         found.append("; ".join([fits, ", ".join(over)] if over else [fits]))
         return Survey(

@@ -17,19 +17,16 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float32]
 
 
+Answer = Callable[[Floats], Floats]
+"""A policy: observations (n, obs_dim) -> actions (n, act_dim)."""
+
+
 @dataclass(frozen=True)
 class Original:
     """A policy as it came, before anything was done to it."""
 
     network: Network
-    answer: Callable[[Floats], Floats]  # (n, obs_dim) -> (n, act_dim) by the source's own means
-
-
-class Forward(Protocol):
-    """A quantised policy."""
-
-    def forward(self, observations: Floats, /) -> Floats:
-        """(n, obs_dim) -> (n, act_dim)."""
+    answer: Answer  # by the source's own means
 
 
 class Source(Protocol):
@@ -88,6 +85,6 @@ class Source(Protocol):
         """(at most count, obs_dim) observations to calibrate and verify on."""
 
     def returns(
-        self, original: Original, quantised: Forward, seed: int
+        self, original: Original, quantised: Answer, seed: int
     ) -> tuple[float, float] | None:
         """Mean returns of the original and of its quantised form; None without a simulator."""

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from compile.activation import cost_name
 from compile.errors import CompileError
 from compile.onnx_import import Imported, read_policy
-from compile.source import Floats, Forward, Original
+from compile.source import Answer, Floats, Original
 
 FEWEST = 64  # observations in a calibration file: fewer say little about ranges
 
@@ -104,7 +104,7 @@ class OnnxSource:
             np.float32
         )
 
-    def returns(self, original: Original, quantised: Forward, seed: int) -> None:  # noqa: D102
+    def returns(self, original: Original, quantised: Answer, seed: int) -> None:  # noqa: D102
         return None
 
 

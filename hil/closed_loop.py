@@ -19,9 +19,9 @@ import numpy.typing as npt
 from hil import contract
 from hil.contract import Command, Floats
 from hil.errors import HilError
-from hil.host_policy import Answer
 from hil.link import Ask, Link
 from hil.package import DevicePackage
+from targets.host import Answer
 
 if TYPE_CHECKING:
     from hyperppo.checkpoint import Run

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +12,10 @@ from hil import closed_loop, flight_report, harness
 from hil.closed_loop import Progress
 from hil.errors import HilError
 from hil.files import write_text
-from hil.host_policy import host_policy
 from hil.link import Link
 from hil.package import DevicePackage
+from targets.errors import TargetError
+from targets.host import Answer, host_policy
 
 Report = dict[str, Any]
 
@@ -39,7 +42,7 @@ def one_over_link(
         pilot = closed_loop.DevicePilot(link, hello.act_dim)
         flown = closed_loop.fly(run, scenario, seconds, seed, pilot, tell)
     same = closed_loop.fly(run, scenario, seconds, seed, by_torch, lambda *_: None)
-    with host_policy(package.path, hello.act_dim) as by_host:
+    with compiled(package) as by_host:
         expected = by_host(flown.observation)
     report = flight_report.flight_report(
         package, uri, scenario, seed, hello, pilot, flown, same, expected,
@@ -62,7 +65,7 @@ def many_in_process(
     Returns the report and the files written. Raises HilError.
     """
     run = closed_loop.open_run(package, run_path)
-    with host_policy(package.path, package.actions.shape[1]) as answer:
+    with compiled(package) as answer:
         deployed = closed_loop.fly_many(run, scenario, episodes, seed, answer, tell)
     reference = closed_loop.torch_answer(run, package)
     by_torch = closed_loop.fly_many(
@@ -76,6 +79,16 @@ def many_in_process(
     except OSError as error:
         raise HilError(f"cannot write {path}: {error.strerror}") from None
     return report, [path]
+
+
+@contextlib.contextmanager
+def compiled(package: DevicePackage) -> Iterator[Answer]:
+    """The package's policy.c on this machine. Raises HilError when it does not compile."""
+    try:
+        with host_policy(package.path, package.actions.shape[1]) as answer:
+            yield answer
+    except TargetError as error:
+        raise HilError(str(error)) from None
 
 
 def summary_lines(report: Report) -> list[str]:

@@ -30,6 +30,7 @@ CONFIG, CHECKPOINT, LEADERBOARD = "config.json", "checkpoint.safetensors", "lead
 METRICS, EVALUATIONS = "metrics.jsonl", "evaluations.jsonl"
 BEST = "best.safetensors"  # what evaluations along the way liked best; used before the last state
 LOCK = ".lock"  # held by the training that writes here
+_EXPORTED_LINES = 500  # of a log, at most
 _POLICY_PREFIXES = ("averaged.", "observation_norm.", "trainer.scalars")
 
 
@@ -201,11 +202,20 @@ def run_space(config: RunConfig, obs_dim: int, act_dim: int) -> SearchSpace:
 
 
 def export_run(source: Path, destination: Path) -> None:
-    """Copy what is needed to use a run (not to resume it): no optimiser, critic or simulator."""
+    """Copy what is needed to use a run (not to resume it): no optimiser, critic or simulator.
+
+    Of its log some hundred lines are kept: enough to draw.
+    """
     load_run(source)
     kept = _for_use(read_checkpoint(source, weights_file(source)))
     destination.mkdir(parents=True, exist_ok=True)
-    for name in (CONFIG, LEADERBOARD, METRICS, EVALUATIONS):
+    log = source / METRICS
+    if log.is_file():
+        lines = log.read_text().splitlines(keepends=True)
+        step = -(-len(lines) // _EXPORTED_LINES) or 1
+        with replacing(destination / METRICS) as temporary:
+            temporary.write_text("".join(lines[step - 1 :: step]))
+    for name in (CONFIG, LEADERBOARD, EVALUATIONS):
         if (source / name).is_file():
             with replacing(destination / name) as temporary:
                 shutil.copyfile(source / name, temporary)

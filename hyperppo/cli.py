@@ -68,7 +68,7 @@ def train(
         list[str] | None, typer.Option("--set", help="Any setting: ppo.gamma=0.995. Repeatable.")
     ] = None,
     preset: Annotated[
-        str, typer.Option(help="Settings to start from: default, or paper (docs/presets.md).")
+        str, typer.Option(help="Settings to start from: default, paper, robust (docs/presets.md).")
     ] = "default",
     plant: Annotated[str | None, typer.Option(help=_PLANT)] = None,
     episodes: Annotated[int, typer.Option(help="Episodes an architecture, leaderboard.")] = 16,
@@ -119,7 +119,7 @@ def train(
         optional = {"steps": steps, "num_envs": num_envs, "meta_batch": meta_batch}
         given |= {name: value for name, value in optional.items() if value is not None}
         if plant:
-            given["env"] = plant_options(plant)
+            given["env"] = {**given.get("env", {}), **plant_options(plant)}
         config = make_config(given, set_ or [])
         config = make_config({**config.to_dict(), "env": resolve_options(task, config.env)})
     with job.locked(directory):
@@ -354,18 +354,30 @@ def runs(
 @app.command()
 def plot(
     runs: Annotated[list[Path], typer.Argument(help="Run directories.")],
+    space: Annotated[
+        bool, typer.Option("--space", help="One run's leaderboard: returns over the space.")
+    ] = False,
     out: Annotated[Path | None, typer.Option(help="Picture (default build/plot.png).")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Draw the learning curve and, for a run trained with --evaluate-every, the paper's figure 3.
 
-    Several runs, such as seeds, are drawn into the same axes, with their mean.
+    Several runs, such as seeds, are drawn into the same axes, with their mean. --space draws the
+    returns of all architectures instead (figures 5 and 6).
 
     Example: hyperppo plot runs/quadrotor --out quadrotor.png
     """
     from hyperppo.plot import draw_run, draw_runs
+    from hyperppo.plot_space import draw_space
 
     picture = out or Path("build") / "plot.png"
+    if space:
+        if len(runs) != 1:
+            raise HyperPPOError("--space draws one run")
+        chosen = {"architectures": draw_space(runs[0], picture)}
+        result: dict[str, Any] = {"runs": [str(runs[0])], **chosen, "picture": str(picture)}
+        typer.echo(json.dumps(result) if as_json else str(picture))
+        return
     drawn = draw_run(runs[0], picture) if len(runs) == 1 else draw_runs(runs, picture)
     result = {"runs": [str(run) for run in runs], **drawn, "picture": str(picture)}
     typer.echo(json.dumps(result) if as_json else str(picture))

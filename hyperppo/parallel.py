@@ -25,11 +25,6 @@ def launched() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def restarted() -> bool:
-    """Whether torchrun started this process in the place of one that failed."""
-    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
-
-
 def join() -> None:
     """Meet the other processes: gloo for what is on a CPU, NCCL for what is on a GPU."""
     if launched() == 1 or dist.is_initialized():
@@ -65,6 +60,14 @@ def share(items: Sequence[_T]) -> Sequence[_T]:
             "them, or a new run with --set shards="
         )
     return items[number() * each : (number() + 1) * each]
+
+
+def restarted() -> bool:
+    """Whether torchrun started these processes in the place of others that failed.
+
+    Each node counts its own restarts, and a new node none: one that knows is enough.
+    """
+    return any_of(int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0)[0]
 
 
 def wait() -> None:

@@ -22,8 +22,9 @@ def main(package: Path, *pictures: Path) -> None:
     table.add_row("how fast is it?", _speed(manifest["cycles"]))
     table.add_row(
         "can I trust it?",
-        f"in simulation {metrics['tracking_error_m']:.3f} m from static and moving goals, "
-        f"{metrics['crash_rate']:.1%} crashes (leaderboard)",
+        f"in simulation {metrics['tracking_error_m']:.3f} m from its goals, "
+        f"{metrics['crash_rate']:.1%} crashes, over all vehicles and scenarios of its training "
+        "(leaderboard)",
     )
     numerics = manifest["numerics"]
     if numerics["host_c_vs_target"] is not None:

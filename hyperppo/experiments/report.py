@@ -100,4 +100,6 @@ def _hardware(device: str) -> str:
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     processor = names[0] if names else platform.machine()
     gpu = f", {torch.cuda.get_device_name()}" if device.startswith("cuda") else ""
-    return f"{processor}, {torch.get_num_threads()} threads{gpu}, torch {torch.__version__}"
+    threads = torch.get_num_threads()
+    cores = f"{threads} thread{'s' if threads > 1 else ''}"
+    return f"{processor}, {cores}{gpu}, torch {torch.__version__}"

@@ -1,9 +1,9 @@
 """The experiments, as data: what is trained, where it is evaluated, what is drawn.
 
 What the paper's figures show is known to us from its abstract and introduction, from the authors'
-public repository (github.com/hegde95/HyperPPO: launch scripts, evaluation code, notebooks) and
-from issue reports about them; the paper's other text and its figures were not to be had. `source`
-says for each experiment which of it is known and which is our design.
+public repository (github.com/hegde95/HyperPPO: launch scripts, evaluation code, notebooks); the
+paper's other text and its figures were not to be had. `source` says for each experiment which of it
+is known and which is our design.
 """
 
 from __future__ import annotations

@@ -1,14 +1,16 @@
 from __future__ import annotations
 
+import contextlib
 import json
 import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from compile import candidate, pipeline, verify
+from compile import candidate, device, pipeline, verify
 from compile.budget import Budget
 from compile.device import Cycles
 from compile.errors import CompileError
@@ -136,7 +138,7 @@ def test_no_candidate_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 STAGES = {
     "torch and policy.onnx": ("compile.verify.run_onnx", 2e-5),
-    "onnxruntime and the host's C": ("compile.device.run_host", 2e-5),
+    "onnxruntime and the host's C": ("compile.candidate.host_policy", 2e-5),
     "the host's C and the machine code": ("compile.device.run_emulated", np.nan),
 }
 
@@ -147,16 +149,25 @@ def test_a_form_that_differs_stops_everything(
     stage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     name, error = STAGES[stage]
-    module, function = name.rsplit(".", 1)
-    real = getattr({"compile.verify": verify, "compile.device": candidate.device}[module], function)
+    owners = {"verify": verify, "device": device, "candidate": candidate}
+    _, owner, function = name.split(".")
+    real = getattr(owners[owner], function)
 
-    def wrong(*arguments: Any) -> Any:
-        actions = real(*arguments).copy()
+    def altered(actions: np.ndarray) -> np.ndarray:
+        actions = actions.copy()
         if len(actions) > 100:  # the observations, not the few bad ones
             actions[7, 1] += error
         return actions
 
-    monkeypatch.setattr(name, wrong)
+    @contextlib.contextmanager
+    def wrong_policy(*arguments: Any) -> Iterator[Callable[[np.ndarray], np.ndarray]]:
+        with real(*arguments) as answer:
+            yield lambda observations: altered(answer(observations))
+
+    def wrong(*arguments: Any) -> Any:
+        return altered(real(*arguments))
+
+    monkeypatch.setattr(name, wrong_policy if owner == "candidate" else wrong)
     with pytest.raises(CompileError, match=f"{stage} differ by .* observation 7"):
         compile_policy(request(tmp_path / "p"))
     assert list(tmp_path.iterdir()) == []
@@ -223,8 +234,8 @@ def test_fixed_point_all_the_way(precision: str, tmp_path: Path) -> None:
 def test_auto_takes_the_cheapest_that_flies_as_well(
     returns: dict[str, float], chosen: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    flown = lambda run, policy, fixed, seed: (100.0, returns[fixed.precision])  # noqa: E731
-    monkeypatch.setattr("compile.source_run.fly_both", flown)
+    in_turn = iter(returns.values())
+    monkeypatch.setattr("compile.source_run.fly_both", lambda *_: (100.0, next(in_turn)))
     package = compile_policy(request(tmp_path / "p", precision="auto", architecture=(8,)))
     assert package.manifest["precision"] == chosen
     dropped = [entry["why"] for entry in package.manifest["choice"]["rejected"]]

@@ -59,11 +59,11 @@ def test_compiled_and_self_tested(name: str, precision: str, tmp_path: Path) -> 
         assert subprocess.run([program], check=False).returncode == 0
         assert facts["machine_code"]["ran"] == "on this machine"
     elif target.firmware is None:
-        assert device.run_main(program, target) == 0
+        assert device.call(program, target, "main") == 0
     else:
         bare = dataclasses.replace(target, firmware=None)  # the same code without the contract
         link(package.path, bare, package.manifest["weights_in"], tmp_path / "bare.elf")
-        assert device.run_main(tmp_path / "bare.elf", bare) == 0
+        assert device.call(tmp_path / "bare.elf", bare, "main") == 0
 
 
 @pytest.mark.usefixtures("quick")

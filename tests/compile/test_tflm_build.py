@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -109,8 +110,16 @@ def test_link(target: Target, tmp_path: Path) -> None:
         ["arm-none-eabi-nm", str(linked.elf)], capture_output=True, text=True, check=True
     ).stdout
     assert "policy_step" in symbols
-    (package / "policy_tflm.cc").write_text("nonsense\n")
-    linked.elf.unlink()
-    linked.elf.parent.rmdir()
-    with pytest.raises(CompileError, match=r"policy_tflm\.cc does not compile: .*nonsense"):
-        link(root, target, package)
+    wrong = {
+        "nonsense\n": r"policy_tflm\.cc does not compile: .*nonsense",
+        'extern "C" void absent();\n'
+        'extern "C" void policy_step(const float *, float *) { absent(); }\n': (
+            "the policy does not link with TFLM: .*undefined reference to `absent'"
+        ),
+    }
+    for text, message in wrong.items():
+        (package / "policy_tflm.cc").write_text(text)
+        shutil.rmtree(package / "bare_metal")
+        with pytest.raises(CompileError, match=message) as caught:
+            link(root, target, package)
+        assert "\n" not in str(caught.value)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from hyperppo.checkpoint import load_run
+from hyperppo.envs.quadrotor.plants import plant_options
 from hyperppo.evaluate import evaluate
 from hyperppo.pretrained import path as shipped
 
@@ -70,13 +71,15 @@ def test_the_main_job_on_the_shipped_run_ends_with_a_verified_package_and_a_late
     assert "not a measurement" in " ".join(summary.replace("│", " ").split())
 
 
-def test_the_shipped_run_hovers() -> None:
-    """The bar with a margin for 256 episodes: the full figures are in docs/results/flight.md."""
+def test_the_shipped_run_hovers_on_vehicles_that_others_measured() -> None:
+    """With a margin for 128 episodes: the full figures are in docs/results/flight.md."""
     run = load_run(shipped("crazyflie21"))
     architectures = [(4,), (16,), (64, 64), (256, 256)]
-    board = evaluate(run, architectures, 256, 1, env_options={"scenarios": {"static": 1.0}})
-    assert (board.metrics["tracking_error_m"] < 0.10).all(), board.metrics
-    assert (board.metrics["crash_rate"] <= 0.04).all(), board.metrics
+    for plant in ("L250", "learning-to-fly"):  # measurements come 10 ms late
+        options = {**run.config.env, "scenarios": {"static": 1.0}, "spawn_hard": 0.0}
+        board = evaluate(run, architectures, 128, 1, env_options=options | plant_options(plant))
+        assert (board.metrics["tracking_error_m"] < 0.16).all(), (plant, board.metrics)
+        assert (board.metrics["crash_rate"] <= 0.03).all(), (plant, board.metrics)
 
 
 def test_the_shipped_run_is_small_and_its_leaderboard_whole() -> None:

@@ -16,8 +16,8 @@ import pytest
 
 from hil import closed_loop, fly
 from hil.errors import HilError
-from hil.host_policy import host_policy
 from hil.package import DevicePackage, open_package
+from targets.host import host_policy
 
 torch = pytest.importorskip("torch")
 

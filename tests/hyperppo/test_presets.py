@@ -7,10 +7,13 @@ from typing import Any
 
 import pytest
 
+from hyperppo.checkpoint import read_config
 from hyperppo.config import RunConfig, make_config
-from hyperppo.envs.registry import family
+from hyperppo.envs.quadrotor.plants import plant_options
+from hyperppo.envs.registry import family, resolve_options
 from hyperppo.errors import HyperPPOError
 from hyperppo.presets import preset
+from hyperppo.pretrained import path
 
 TASKS = ("quadrotor", "pendulum", "mujoco:HalfCheetah-v5", "Pendulum-v1", "brax:ant", "mine:make")
 
@@ -46,6 +49,13 @@ def test_every_value_of_the_paper_has_its_source_beside_it() -> None:
                 table = line
             elif "=" in line and table.startswith("[paper") and not line.startswith("#"):
                 assert re.search(r"#\s+\S", line), f"{name}: {line}"
+
+
+def test_the_shipped_run_is_the_robust_preset_on_the_wide_plant() -> None:
+    given = preset("quadrotor", "robust")
+    env = {**given["env"], **plant_options("wide")}
+    config = make_config({**given, "task": "quadrotor", "env": resolve_options("quadrotor", env)})
+    assert read_config(path("crazyflie21"))[1].to_dict() == config.to_dict()
 
 
 @pytest.mark.parametrize("task", ["mine:make", "pendulum"])

@@ -92,6 +92,25 @@ def test_divergence_stops_with_the_last_checkpoint_left_valid(tmp_path: Path) ->
     assert load_run(tmp_path).iteration == 1
 
 
+def _wait_for_iterations(run: Path, replaced: int | None = None) -> None:
+    """Until a training in another process logs, for a signal before that may be lost.
+
+    One that resumes first replaces the log, whose inode was `replaced`.
+    """
+    deadline, log = time.monotonic() + 300, run / "metrics.jsonl"
+
+    def state() -> tuple[int, int]:
+        return (log.stat().st_ino, log.read_text().count("\n")) if log.exists() else (0, 0)
+
+    while state()[0] in (0, replaced):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    start = state()[1]
+    while state()[1] < start + 3:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 def test_a_stopped_command_goes_on_with_resume(tmp_path: Path, how: signal.Signals) -> None:
     out = tmp_path / "run"
@@ -105,18 +124,16 @@ def test_a_stopped_command_goes_on_with_resume(tmp_path: Path, how: signal.Signa
     for setting in settings:
         fresh += ["--set", setting]
     process = subprocess.Popen(fresh, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 60
-    while not (out / "metrics.jsonl").exists() and time.monotonic() < deadline:
-        time.sleep(0.1)
-    time.sleep(1.0)
+    _wait_for_iterations(out)
     os.kill(process.pid, how)
     _, errors = process.communicate(timeout=60)
     if how == signal.SIGINT:
         assert process.returncode == 130
         assert "--resume" in errors
         assert load_run(out).iteration > 0
+    replaced = (out / "metrics.jsonl").stat().st_ino
     again = subprocess.Popen([*command, "--resume"], stderr=subprocess.PIPE, text=True)
-    time.sleep(4.0)
+    _wait_for_iterations(out, replaced)
     os.kill(again.pid, signal.SIGINT)
     again.communicate(timeout=60)
     assert again.returncode == 130

@@ -177,3 +177,15 @@ def test_successive_halving_flies_more_where_the_front_is_open(
     assert (board.episodes > 2).sum() <= 4
     result = CliRunner().invoke(app, ["evaluate", str(run), "--arch", "4", "--successive-halving"])
     assert isinstance(result.exception, HyperPPOError)
+
+
+def test_the_leaderboard_is_drawn_over_the_space(small_run: Path, tmp_path: Path) -> None:
+    picture = tmp_path / "space.png"
+    told = json.loads(invoke("plot", small_run, "--space", "--out", picture, "--json"))
+    board = load_run(small_run).leaderboard()
+    best, *others = told["architectures"]
+    assert best["return_mean"] == pytest.approx(board.return_mean.max())
+    assert all(other["params"] <= best["params"] for other in others)
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    result = CliRunner().invoke(app, ["plot", str(small_run), str(small_run), "--space"])
+    assert isinstance(result.exception, HyperPPOError)

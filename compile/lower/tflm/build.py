@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -30,6 +31,8 @@ CXX_FLAGS = (
     "-ffunction-sections",
     "-fdata-sections",
     "-DTF_LITE_STATIC_MEMORY",
+    "-DTF_LITE_STRIP_ERROR_STRINGS",  # a release build of TFLM has no MicroPrintf
+    "-DNDEBUG",
     "-DCMSIS_NN",
 )
 
@@ -44,6 +47,7 @@ class Linked:
     flash: int  # bytes, the load image of initialised data included
     ram: int  # bytes of static data
     code: int  # bytes in flash beside the model
+    arena: int = 0  # bytes that TFLM says it uses, on the emulated core
     stack: int = 0  # bytes, the deepest on the emulated core, set-up included
     cycles: Cycles | None = None  # modelled, of one inference
     by_data: CyclesByData | None = None  # likewise
@@ -81,8 +85,13 @@ def make_command(target: Target, compiler: Path) -> list[str]:
 
 
 def build_library(root: Path, target: Target, compiler: Path) -> Path:
-    """Build TFLM with CMSIS-NN's kernels for the target; returns the library."""
-    _run(make_command(target, compiler), f"TFLM in {root} does not build", cwd=root)
+    """Build TFLM with CMSIS-NN's kernels for the target; returns the library.
+
+    TFLM's makefile runs python3 scripts that need numpy and Pillow: this Python has both.
+    """
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    what = f"TFLM in {root} does not build"
+    _run(make_command(target, compiler), what, cwd=root, env={**os.environ, "PATH": path})
     pattern = f"gen/cortex_m_generic_{ARCHITECTURE[target.core]}*/lib/{LIBRARY}"
     found = sorted(root.glob(pattern), key=lambda path: path.stat().st_mtime)
     if not found:
@@ -145,7 +154,9 @@ def _image(
         main,
     ]
     command += [*objects, "-nostartfiles", "-specs=nano.specs", "-specs=nosys.specs", f"-T{script}"]
-    command += ["-Wl,--gc-sections", "-Wl,--build-id=none", "-lstdc++", "-lm", "-o", str(elf)]
+    kept = (f"-Wl,-u,{name}" for name in ("policy_tflm_init", "policy_tflm_arena_used"))
+    command += ["-Wl,--gc-sections", "-Wl,--build-id=none", "-Wl,-n", *kept]
+    command += ["-lstdc++", "-lm", "-o", str(elf)]
     _run(command, "the policy does not link with TFLM")
     return _sizes(elf)
 
@@ -164,12 +175,20 @@ def _sizes(elf: Path) -> dict[str, int]:
     return sizes
 
 
-def _run(command: Sequence[str], what: str, cwd: Path | None = None) -> None:
+def _run(
+    command: Sequence[str],
+    what: str,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+) -> None:
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd)
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=False, cwd=cwd, env=env
+        )
     except OSError as error:
         raise CompileError(f"{what}: {command[0]}: {error.strerror}") from None
     if done.returncode:
         lines = [line for line in (done.stderr + done.stdout).splitlines() if line.strip()]
-        known = [line for line in lines if "error" in line.lower() or "***" in line]
+        telling = ("error:", "***", "undefined reference", "cannot find", "overflowed")
+        known = [line for line in lines if any(word in line for word in telling)]
         raise CompileError(f"{what}: {(known or lines or ['no message'])[0].strip()}")

@@ -13,6 +13,8 @@ class MicroMutableOpResolver : public MicroOpResolver {
   TfLiteStatus AddLeakyRelu() { return Add(); }
   TfLiteStatus AddRelu() { return Add(); }
   TfLiteStatus AddTanh() { return Add(); }
+  TfLiteStatus AddElu() { return Add(); }
+  TfLiteStatus AddLogistic() { return Add(); }
   TfLiteStatus AddMinimum() { return Add(); }
   TfLiteStatus AddMaximum() { return Add(); }
 

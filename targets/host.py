@@ -1,4 +1,4 @@
-"""The package's policy.c on this machine, for many observations at once."""
+"""A policy.c on this machine, for many observations at once."""
 
 from __future__ import annotations
 
@@ -10,27 +10,22 @@ from importlib import resources
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
-from hil.contract import Floats
-from hil.errors import HilError
+from targets.toolchain import compile_host_library
 
+Floats = NDArray[np.float32]
 Answer = Callable[[Floats], Floats]  # observations (n, obs_dim) -> actions (n, act_dim)
 
 
 @contextlib.contextmanager
 def host_policy(folder: Path, act_dim: int) -> Iterator[Answer]:
-    """Compiles `folder`/policy.c for this machine. Raises HilError when that fails."""
-    from targets.errors import TargetError
-    from targets.toolchain import compile_host_library
-
-    loop = resources.files("hil") / "templates" / "policy_batch.c"
+    """Compiles `folder`/policy.c for this machine. Raises TargetError when that fails."""
+    loop = resources.files("targets") / "cores" / "host" / "policy_batch.c"
     with tempfile.TemporaryDirectory(prefix="hyperppo-") as name, resources.as_file(loop) as source:
-        try:
-            library = compile_host_library(
-                [source, folder / "policy.c"], Path(name) / "policy.so", include=[folder]
-            )
-        except TargetError as error:
-            raise HilError(str(error)) from None
+        library = compile_host_library(
+            [source, folder / "policy.c"], Path(name) / "policy.so", include=[folder]
+        )
         batch = ctypes.CDLL(str(library)).policy_batch
         pointer = np.ctypeslib.ndpointer(np.float32, ndim=2, flags="C_CONTIGUOUS")
         batch.argtypes, batch.restype = [pointer, pointer, ctypes.c_int], None
