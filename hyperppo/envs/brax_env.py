@@ -13,6 +13,7 @@ import torch
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 from torch import Tensor
+from torch.utils.dlpack import from_dlpack
 
 from hyperppo.envs.base import Step, Task
 from hyperppo.errors import HyperPPOError
@@ -68,7 +69,7 @@ class BraxEnv:
         self._starts = self._begin(self._jax.random.split(key, self.num_envs))
         self._state = self._starts
         self._time = self._on_device(np.zeros(self.num_envs, np.int32))
-        observation = torch.from_dlpack(self._state.obs).t()
+        observation = from_dlpack(self._state.obs).t()
         return observation, observation
 
     def desynchronise(self) -> None:
@@ -82,7 +83,7 @@ class BraxEnv:
         self._state, self._time, self._key, seen = self._advance(
             self._state, self._starts, self._time, self._key, self._jax.numpy.from_dlpack(rows)
         )
-        observation, final, reward, terminated, truncated = map(torch.from_dlpack, seen)
+        observation, final, reward, terminated, truncated = map(from_dlpack, seen)
         truncated = truncated.bool()
         return Step(
             observation=observation,
@@ -100,7 +101,7 @@ class BraxEnv:
     def conventions(self) -> dict[str, Any]:
         """What the numbers mean."""
         return {
-            "observation": [f"brax {self.name} observation {i}" for i in range(self.obs_dim)],
+            "observation": [f"Brax's {self.name}, its {self.obs_dim} numbers"],
             "control_hz": round(1 / self._step_s),
             "action": "[-1, 1], as Brax takes it",
         }

@@ -62,7 +62,7 @@ class GymnasiumEnv:
         seen, acts = probe.observation_space, probe.action_space
         self.obs_dim = self.critic_dim = int(np.prod(seen.shape or (1,)))
         self.act_dim = int(np.prod(acts.shape or (1,)))
-        self._box = acts
+        self._box: Any = acts
         # None where the task does not say how long a step lasts.
         self._step_s: float | None = getattr(probe.unwrapped, "dt", None)
         probe.close()
@@ -107,7 +107,7 @@ class GymnasiumEnv:
         """What the numbers mean."""
         rate = {} if self._step_s is None else {"control_hz": round(1 / self._step_s)}
         return {
-            "observation": [f"{self.id} observation {i}" for i in range(self.obs_dim)],
+            "observation": [f"{self.id}, its {self.obs_dim} numbers"],
             **rate,
             "action": f"[-1, 1], scaled to {self.id}'s box "
             f"{self._box.low.ravel().tolist()} to {self._box.high.ravel().tolist()}",
@@ -143,7 +143,7 @@ def _probe(id_: str, kwargs: dict[str, Any]) -> gymnasium.Env[Any, Any]:
         space = getattr(env, f"{name}_space")
         if not isinstance(space, gymnasium.spaces.Box):
             raise HyperPPOError(f"{id_}: its {name} is {space}; only boxes of numbers can be used")
-    box = env.action_space
+    box: Any = env.action_space
     if not np.issubdtype(box.dtype, np.floating) or not box.is_bounded():
         raise HyperPPOError(f"{id_}: its action is {box}; only bounded boxes of reals can be used")
     return env
