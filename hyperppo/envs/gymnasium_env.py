@@ -62,7 +62,7 @@ class GymnasiumEnv:
         seen, acts = probe.observation_space, probe.action_space
         self.obs_dim = self.critic_dim = int(np.prod(seen.shape or (1,)))
         self.act_dim = int(np.prod(acts.shape or (1,)))
-        self._box = acts
+        self._box: Any = acts
         # None where the task does not say how long a step lasts.
         self._step_s: float | None = getattr(probe.unwrapped, "dt", None)
         probe.close()
@@ -143,7 +143,7 @@ def _probe(id_: str, kwargs: dict[str, Any]) -> gymnasium.Env[Any, Any]:
         space = getattr(env, f"{name}_space")
         if not isinstance(space, gymnasium.spaces.Box):
             raise HyperPPOError(f"{id_}: its {name} is {space}; only boxes of numbers can be used")
-    box = env.action_space
+    box: Any = env.action_space
     if not np.issubdtype(box.dtype, np.floating) or not box.is_bounded():
         raise HyperPPOError(f"{id_}: its action is {box}; only bounded boxes of reals can be used")
     return env

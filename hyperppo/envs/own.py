@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import importlib
 import inspect
 import json
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +83,7 @@ def _options(name: str, function: Callable[..., Any]) -> type[Any]:
         (
             p.name,
             Any if p.annotation is p.empty else p.annotation,
-            dataclasses.field(default_factory=lambda default=p.default: default),
+            dataclasses.field(default_factory=partial(copy.deepcopy, p.default)),
         )
         for p in options
     ]
