@@ -26,11 +26,9 @@ class Batch:
 
 
 def cut(x: Tensor, architectures: int, minibatches: int) -> Tensor:
-    """(T, M, E, ...) or (T, M E, ...) -> (J, M, T E / J, ...)."""
+    """(T, M E, ...) -> (J, M, T E / J, ...)."""
     steps = x.shape[0]
-    if x.shape[1] != architectures:
-        x = torch.unflatten(x, 1, (architectures, -1))
-    x = torch.unflatten(x, 2, (minibatches, -1))  # (T, M, J, E / J, ...)
+    x = torch.unflatten(x, 1, (architectures, minibatches, -1))  # (T, M, J, E / J, ...)
     x = x.movedim((2, 1), (0, 1))  # (J, M, T, E / J, ...)
     x = x.reshape(minibatches, architectures, steps * x.shape[3], *x.shape[4:])
     # One environment a minibatch, or one minibatch: nothing was copied, and what was collected

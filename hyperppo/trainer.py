@@ -150,10 +150,10 @@ class Trainer:
         normalised = (advantage - mean) / (std + 1e-8)
         J = options.minibatches
         batch = Batch(
-            observation=cut(rollout.observation, M, J),
-            action=cut(rollout.action, M, J),
-            mean=cut(rollout.mean, M, J),
-            log_prob=cut(rollout.log_prob, M, J),
+            observation=cut(rollout.observation.flatten(1, 2), M, J),
+            action=cut(rollout.action.flatten(1, 2), M, J),
+            mean=cut(rollout.mean.flatten(1, 2), M, J),
+            log_prob=cut(rollout.log_prob.flatten(1, 2), M, J),
             critic_input=cut(critic_input[:T], M, J),
             advantage=cut(normalised, M, J),
             value=cut(values[:T], M, J),

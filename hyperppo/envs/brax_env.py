@@ -13,7 +13,6 @@ import torch
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 from torch import Tensor
-from torch.utils.dlpack import from_dlpack
 
 from hyperppo.envs.base import Step, Task
 from hyperppo.errors import HyperPPOError
@@ -69,7 +68,7 @@ class BraxEnv:
         self._starts = self._begin(self._jax.random.split(key, self.num_envs))
         self._state = self._starts
         self._time = self._on_device(np.zeros(self.num_envs, np.int32))
-        observation = from_dlpack(self._state.obs).t()
+        observation = _to_torch(self._state.obs).t()
         return observation, observation
 
     def desynchronise(self) -> None:
@@ -83,7 +82,7 @@ class BraxEnv:
         self._state, self._time, self._key, seen = self._advance(
             self._state, self._starts, self._time, self._key, self._jax.numpy.from_dlpack(rows)
         )
-        observation, final, reward, terminated, truncated = map(from_dlpack, seen)
+        observation, final, reward, terminated, truncated = map(_to_torch, seen)
         truncated = truncated.bool()
         return Step(
             observation=observation,
@@ -127,6 +126,11 @@ class BraxEnv:
 
     def _everything(self) -> tuple[Any, Any, Any, Any]:
         return self._state, self._starts, self._time, self._key
+
+
+def _to_torch(array: Any) -> Tensor:
+    tensor: Tensor = torch.utils.dlpack.from_dlpack(array)
+    return tensor
 
 
 def _import_jax(name: str) -> Any:

@@ -49,19 +49,19 @@ def test_the_same_seed_draws_the_same(kind: str) -> None:
     assert a.draw(50) == b.draw(50)
 
 
-def test_cutting_keeps_every_sample_with_its_architecture_and_environment() -> None:
-    T, M, E, J = 3, 2, 4, 2
+@pytest.mark.parametrize(("E", "J"), [(4, 2), (4, 4), (4, 1), (1, 1)])
+def test_cutting_keeps_every_sample_with_its_architecture_and_environment(E: int, J: int) -> None:
+    T, M = 3, 2
     where = torch.stack(
         torch.meshgrid(torch.arange(T), torch.arange(M), torch.arange(E), indexing="ij"), -1
     )
-    for x in (where, where.flatten(1, 2)):
-        pieces = cut(x, M, J)
-        assert pieces.shape == (J, M, T * E // J, 3)
-        for j in range(J):
-            for m in range(M):
-                assert (pieces[j, m, :, 1] == m).all()
-                assert (pieces[j, m, :, 2] // (E // J) == j).all()
-        assert len(torch.unique(pieces.flatten(0, 2), dim=0)) == T * M * E
+    pieces = cut(where.flatten(1, 2), M, J)
+    assert pieces.shape == (J, M, T * E // J, 3)
+    for j in range(J):
+        for m in range(M):
+            assert (pieces[j, m, :, 1] == m).all()
+            assert (pieces[j, m, :, 2] // (E // J) == j).all()
+    assert len(torch.unique(pieces.flatten(0, 2), dim=0)) == T * M * E
 
 
 def test_mixing_moves_samples_between_architectures_but_keeps_their_fields_together() -> None:

@@ -60,10 +60,10 @@ def test_the_same_seed_repeats_a_run_and_another_does_not() -> None:
     assert not torch.equal(weights(1), weights(2))
 
 
-@pytest.mark.parametrize("minibatches", [1, 16])
-def test_the_fewest_and_the_smallest_minibatches_train(minibatches: int) -> None:
-    """One minibatch, and one environment of each architecture a minibatch."""
-    config = small_config(ppo={"rollout": 8, "minibatches": minibatches})
+@pytest.mark.parametrize(("num_envs", "minibatches"), [(64, 1), (64, 16), (4, 1)])
+def test_the_fewest_and_the_smallest_minibatches_train(num_envs: int, minibatches: int) -> None:
+    """One minibatch, one environment of each architecture a minibatch, and both."""
+    config = small_config(num_envs=num_envs, ppo={"rollout": 8, "minibatches": minibatches})
     log = job._trainer(config).step()
     assert log["policy_loss"] != 0
 
