@@ -7,9 +7,8 @@ Ours is what `hyperppo train TASK --algo ppo --arch 64,64` trains; Stable-Baseli
 itself. Both policies are then flown in plain Gymnasium, deterministic actions, equal starts.
 Needs `pip install -e '.[mujoco,bench]'`.
 
-What still differs: ours normalises advantages over the batch and keeps every minibatch to whole
-environments, Stable-Baselines3 normalises each minibatch, cuts them at random, and clips the
-gradients of policy and critic together.
+What still differs: ours normalises advantages over the batch, Stable-Baselines3 over each
+minibatch, and it clips the gradients of policy and critic together.
 """
 
 from __future__ import annotations
@@ -67,8 +66,9 @@ TASKS = {
 
 def ours(task: str, s: Settings, seed: int) -> Policy:
     ppo = {
-        "rollout": s.rollout, "minibatches": s.minibatches, "epochs": s.epochs, "gamma": s.gamma,
-        "gae_lambda": s.gae_lambda, "clip": s.clip, "max_grad_norm": s.max_grad_norm,
+        "rollout": s.rollout, "minibatches": s.minibatches, "shuffle": True,
+        "epochs": s.epochs, "gamma": s.gamma, "gae_lambda": s.gae_lambda, "clip": s.clip,
+        "max_grad_norm": s.max_grad_norm,
         "learning_rate": s.learning_rate, "critic_learning_rate": s.learning_rate,
         "critic_hidden": HIDDEN, "kl_target": None, "decay_last": 0.0, "average": 0.0,
     }  # fmt: skip

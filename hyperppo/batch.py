@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -34,6 +35,31 @@ def cut(x: Tensor, architectures: int, minibatches: int) -> Tensor:
     # One environment a minibatch, or one minibatch: nothing was copied, and what was collected
     # in inference mode takes no part in gradients.
     return x.clone() if x.is_inference() else x
+
+
+def minibatches(batch: Batch, epochs: int, seed: int | None) -> Iterator[Batch]:
+    """The minibatches of all epochs, in order: fields (M, B, ...).
+
+    Without a seed environments stay whole and every epoch is the same: nothing is copied. With one
+    every epoch draws the samples of each architecture anew, which few environments need: a
+    minibatch of two of them is two long trajectories.
+    """
+    for epoch in range(epochs):
+        drawn = batch if seed is None else _redraw(batch, seed + epoch)
+        for j in range(len(batch.value)):
+            yield Batch(**{name: x[j] for name, x in vars(drawn).items()})
+
+
+def _redraw(batch: Batch, seed: int) -> Batch:
+    J, _, B = batch.value.shape
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.randperm(J * B, generator=generator).to(batch.value.device)
+
+    def drawn(x: Tensor) -> Tensor:
+        of_each = x.transpose(0, 1).flatten(1, 2)  # (M, J B, ...)
+        return torch.unflatten(of_each[:, order], 1, (J, B)).transpose(0, 1)
+
+    return Batch(**{name: drawn(x) for name, x in vars(batch).items()})
 
 
 def mix(batch: Batch, generator: torch.Generator) -> Batch:

@@ -59,6 +59,7 @@ class PPOConfig:
     rollout: int = 32  # steps an environment an iteration
     epochs: int = 2
     minibatches: int = 4  # cut along environments
+    shuffle: bool = False  # each epoch draws the samples of its minibatches anew
     gamma: float = 0.99
     gae_lambda: float = 0.95
     clip: float = 0.2

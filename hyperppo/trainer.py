@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from hyperppo import parallel, ppo
-from hyperppo.batch import Batch, cut, mix
+from hyperppo.batch import Batch, cut, minibatches, mix
 from hyperppo.config import RunConfig
 from hyperppo.critic import Critic, architecture_features
 from hyperppo.envs.base import Hardening, VectorEnv
@@ -217,18 +217,18 @@ class Trainer:
         old_log_std = rollout.log_std[:, None]
         losses: list[Tensor] = []
         kl = 0.0
-        for j in self._minibatches():
+        for part in self._minibatches(batch):
             policies, log_std = self.policy(architectures)
-            mean = forward_mean(policies, batch.observation[j], self.policy.slope)
+            mean = forward_mean(policies, part.observation, self.policy.slope)
             with torch.no_grad():
-                drift = ppo.gaussian_kl(batch.mean[j], old_log_std, mean, log_std[:, None])
+                drift = ppo.gaussian_kl(part.mean, old_log_std, mean, log_std[:, None])
                 kl = float(parallel.mean(drift))
             self._adapt_learning_rate(kl)
             if self._too_far(kl):
                 continue
-            new_log_prob = log_prob(batch.action[j], mean, log_std[:, None])
-            ratio = torch.exp(new_log_prob - batch.log_prob[j])
-            loss = ppo.policy_loss(ratio, batch.advantage[j], options.clip)
+            new_log_prob = log_prob(part.action, mean, log_std[:, None])
+            ratio = torch.exp(new_log_prob - part.log_prob)
+            loss = ppo.policy_loss(ratio, part.advantage, options.clip)
             _descend(
                 self.policy_optimizer,
                 self.policy,
@@ -241,16 +241,16 @@ class Trainer:
             "policy_loss": float(parallel.mean(torch.stack(losses).mean())),
             "kl": kl,
             "learning_rate": self.learning_rate * decay,
-            "skipped": 1 - len(losses) / len(self._minibatches()),
+            "skipped": 1 - len(losses) / (options.epochs * options.minibatches),
             "std": float(parallel.mean(log_std.detach().exp().mean())),
         }
 
     def _update_critic(self, batch: Batch) -> dict[str, float]:
         options = self.config.ppo
         losses: list[Tensor] = []
-        for j in self._minibatches():
-            value = self.critic(batch.critic_input[j])
-            loss = ppo.value_loss(value, batch.value[j], batch.target[j], options.value_clip)
+        for part in self._minibatches(batch):
+            value = self.critic(part.critic_input)
+            loss = ppo.value_loss(value, part.value, part.target, options.value_clip)
             _descend(
                 self.critic_optimizer,
                 self.critic,
@@ -261,9 +261,13 @@ class Trainer:
             losses.append(loss.detach())
         return {"value_loss": float(parallel.mean(torch.stack(losses).mean()))}
 
-    def _minibatches(self) -> list[int]:
-        """Indices of the minibatches of all epochs, in order."""
-        return list(range(self.config.ppo.minibatches)) * self.config.ppo.epochs
+    def _minibatches(self, batch: Batch) -> Iterator[Batch]:
+        """The minibatches of all epochs, in order; the same for policy and critic."""
+        seed = None
+        if self.config.ppo.shuffle:
+            entropy = (self.config.seed, self.iteration)
+            seed = int(np.random.SeedSequence(entropy).generate_state(1)[0])
+        return minibatches(batch, self.config.ppo.epochs, seed)
 
     def _too_far(self, kl: float) -> bool:
         """Whether the policy has left the data so far behind that more steps would be blind."""

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from hyperppo.batch import Batch, cut, mix
+from hyperppo.batch import Batch, cut, minibatches, mix
 from hyperppo.sampling import ArchitectureSampler
 from hyperppo.space import SearchSpace
 
@@ -62,6 +62,30 @@ def test_cutting_keeps_every_sample_with_its_architecture_and_environment(E: int
             assert (pieces[j, m, :, 1] == m).all()
             assert (pieces[j, m, :, 2] // (E // J) == j).all()
     assert len(torch.unique(pieces.flatten(0, 2), dim=0)) == T * M * E
+
+
+def test_shuffled_minibatches_have_every_sample_once_an_epoch_with_its_own_fields() -> None:
+    J, M, B = 3, 2, 5
+    number = torch.arange(J * M * B).view(J, M, B)  # a name for every sample
+    batch = Batch(
+        *(number[..., None].float() for _ in range(3)),
+        number.float(),
+        number[..., None].float(),
+        *(number.float() for _ in range(3)),
+    )
+    parts = list(minibatches(batch, 2, seed=0))
+    assert len(parts) == 2 * J
+    for part in parts:
+        assert all(torch.equal(x.view(M, B), part.value) for x in vars(part).values())
+    for m in range(M):
+        for epoch in (parts[:J], parts[J:]):
+            seen = torch.cat([part.value[m] for part in epoch]).sort().values
+            assert torch.equal(seen, number[:, m].flatten().sort().values.float())
+    assert not torch.equal(parts[0].value, parts[J].value)
+    again = list(minibatches(batch, 2, seed=0))
+    assert all(torch.equal(a.value, b.value) for a, b in zip(parts, again, strict=True))
+    plain = list(minibatches(batch, 1, seed=None))
+    assert all(torch.equal(part.value, number[j].float()) for j, part in enumerate(plain))
 
 
 def test_mixing_moves_samples_between_architectures_but_keeps_their_fields_together() -> None:
