@@ -49,7 +49,9 @@ def test_compiled_and_self_tested(name: str, precision: str, tmp_path: Path) -> 
     constants = size["rodata_bytes"] + size["data_bytes"]
     assert min(size["text_bytes"], constants, size["bss_bytes"]) > 0
     # Without an FPU, float code calls functions of libgcc, some networks more of them than others.
-    most_over = 1000 if (name, precision) == ("rp2040", "f32") else 600
+    # A PC's compiler unrolls and aligns as it likes.
+    loose = {("rp2040", "f32"): 1000, ("host", precision): 700}
+    most_over = loose.get((name, precision), 600)
     assert -64 <= predicted["total_bytes"] - size["total_bytes"] < most_over
     assert set(target.isa_flags) <= set(facts["toolchain"]["flags"])
     assert (facts["cycles"]["emulated"] is not None) == (target.timing is not None)
