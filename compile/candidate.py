@@ -25,7 +25,7 @@ from compile.onnx_import import network_from_onnx
 from compile.package import add_firmware_app, flies
 from compile.progress import Progress
 from compile.quantize import quantize
-from compile.source import Answer, Original, Source
+from compile.source import Flown, Original, Source
 from targets.host import host_policy
 
 if TYPE_CHECKING:
@@ -109,6 +109,7 @@ class Candidate:
     precision: str
     numerics: Numerics
     quantization: Quantization | None  # None for float32
+    closed_loop: Flown | None  # by the code that is deployed; None without a simulator
     on_target: OnTarget | OnTflm | None  # None without the cross-compiler
 
 
@@ -145,6 +146,7 @@ def build_candidate(
             bad = by_c(verify.bad_observations(observations[0]))
             verify.check_rejection("the host's C", bad, rejected)
             by_host = by_c(observations)
+            flown = source.fly(by_c, seed)
             if fixed is None:
                 stage = "onnxruntime and the host's C"
                 host_error = verify.compare(stage, by_onnx, by_host, tolerance)
@@ -155,7 +157,7 @@ def build_candidate(
                 by_numpy = fixed.forward(observations)
                 verify.compare("numpy and the host's C", by_numpy, by_host, tolerance)
                 quantization = replace(
-                    judge(source, exported, by_c, by_host, seed),
+                    judge(source, exported, by_host, flown, seed),
                     input_range=tuple(map(float, fixed.input_range)),
                     largest_sum=share,
                 )
@@ -163,6 +165,8 @@ def build_candidate(
                     f"C equal to the integer reference on {len(by_host)} observations, within "
                     f"{quantization.error_rms:.1e} rms of float32; flown, it {quantization.text}"
                 )
+        if flown is not None:
+            found.append(flown.text)
         write_vectors(folder, observations, by_host, tolerance)
         if target.firmware is not None:
             add_firmware_app(folder, source.conventions, target)
@@ -191,7 +195,7 @@ def build_candidate(
         tolerance=tolerance,
         unsaturated=unsaturated(lowered, by_host),
     )
-    return Candidate(exported.original.network, precision, numerics, quantization, on_target)
+    return Candidate(exported.original.network, precision, numerics, quantization, flown, on_target)
 
 
 def export(source: Source, index: int, seed: int, folder: Path, progress: Progress) -> Exported:
@@ -225,25 +229,24 @@ def unsaturated(network: Network, actions: NDArray[np.float32]) -> float:
 def judge(
     source: Source,
     exported: Exported,
-    quantised: Answer,
     actions: NDArray[np.float32],
+    flown: Flown | None,
     seed: int,
 ) -> Quantization:
     """Compare a quantised policy with float32, on observations and, where it can, in flight.
 
-    ``actions``: (n, act_dim) what it gives for the recorded observations.
+    ``actions``: (n, act_dim) what it gives for the recorded observations; ``flown``: its flights.
     """
     error = np.abs(actions.astype(np.float64) - exported.actions)
     error_rms = float(np.sqrt((error**2).mean()))
     spread = float(exported.actions.astype(np.float64).std(axis=0).mean())
-    flown = source.returns(exported.original, quantised, seed)
-    return_float32, return_fixed = flown or (None, None)
+    by_float32 = None if flown is None else source.fly(exported.original.answer, seed)
     return Quantization(
         error_rms=error_rms,
         error_max=float(error.max()),
         error_share=error_rms / max(spread, 1e-9),
-        return_float32=return_float32,
-        return_fixed=return_fixed,
+        return_float32=None if by_float32 is None else by_float32.return_mean,
+        return_fixed=None if flown is None else flown.return_mean,
     )
 
 

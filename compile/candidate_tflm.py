@@ -32,7 +32,7 @@ from compile.lower.tflm.interpret import Interpreter, Policy, check_arena_rules
 from compile.lower.tflm.model import read_model
 from compile.network import Network
 from compile.progress import Progress
-from compile.source import Source
+from compile.source import Flown, Source
 
 if TYPE_CHECKING:
     from compile.lower.tflm.build import Linked
@@ -154,6 +154,7 @@ def build_in_tflm(
         interpreter = Interpreter(policy)
         actions = interpreter.forward(observations)
         check_arena_rules(interpreter, policy.model)
+        flown = source.fly(interpreter.forward, seed)
         quantization = None
         tolerance = exported.tolerance
         error = float(np.abs(actions.astype(np.float64) - exported.actions).max())
@@ -163,7 +164,7 @@ def build_in_tflm(
             found.append(f"TFLM's kernels within {error:.1e} of onnxruntime")
         else:
             tolerance = CODE_TOLERANCE * max(1.0, float(np.abs(actions).max()))
-            quantization = judge(source, exported, policy, interpreter, actions, seed)
+            quantization = judge(source, exported, policy, interpreter, actions, flown, seed)
             found.append(
                 f"{precision} within {error:.1e} of float32, bound "
                 f"{quantization.error_bound:.1e}, {quantization.text}"
@@ -199,7 +200,7 @@ def build_in_tflm(
         tolerance=tolerance,
         unsaturated=unsaturated(network, actions),
     )
-    return Candidate(exported.original.network, precision, numerics, quantization, on_target)
+    return Candidate(exported.original.network, precision, numerics, quantization, flown, on_target)
 
 
 def make_policy(network: Network, observations: NDArray[np.float32], precision: str) -> Policy:
@@ -230,9 +231,10 @@ def judge(
     policy: Policy,
     interpreter: Interpreter,
     actions: Actions,
+    flown: Flown | None,
     seed: int,
 ) -> Quantization:
-    """Hold a quantised policy against its error bound, and fly it.
+    """Hold a quantised policy against its error bound, and its flights against float32's.
 
     CompileError on an observation, or a kernel, that is off by more than its bound.
     """
@@ -253,7 +255,7 @@ def judge(
             f"its quantisation explains ({bound[row].max():.3g}); nothing was written"
         )
     return replace(
-        candidate.judge(source, exported, interpreter.forward, actions, seed),
+        candidate.judge(source, exported, actions, flown, seed),
         error_bound=float(bound.max()),
         kernel_error=max(kernels.values()),
     )

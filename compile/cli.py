@@ -242,6 +242,11 @@ def show(package: Package) -> None:
         f"all {len(errors) + 1} forms agree within {max(errors):.1e} on {numerics['observations']} "
         f"observations from {numerics['observed']}"
     )
+    if facts["closed_loop"] is not None:
+        from compile.source import Flown
+
+        kernels = "TFLM's kernels" if facts["backend"] == "tflm" else "the compiled C"
+        console.print(f"flown by {kernels}: {Flown(**facts['closed_loop']).text}")
     if quantization is not None:
         flown = quantization["return_fixed"]
         console.print(

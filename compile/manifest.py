@@ -84,6 +84,7 @@ def manifest(
         "numerics": asdict(candidate.numerics),
         "machine_code": None if image is None else machine_code(target, request.backend),
         "quantization": None if candidate.quantization is None else asdict(candidate.quantization),
+        "closed_loop": None if candidate.closed_loop is None else asdict(candidate.closed_loop),
         "conventions": source.conventions,
         "crazyflie_app": request.backend == "c"
         and target.firmware == "crazyflie"

@@ -54,6 +54,7 @@ def write_report(
     )
     html = environment.get_template("report.html.j2").render(
         facts=facts,
+        closed_loop=candidate.closed_loop,
         charts=[] if board is None else both_charts(board.return_mean, survey, index),
         width=WIDTH,
         height=HEIGHT,

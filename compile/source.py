@@ -22,6 +22,27 @@ Answer = Callable[[Floats], Floats]
 
 
 @dataclass(frozen=True)
+class Flown:
+    """Whole episodes that a policy flew in the simulator of its run."""
+
+    episodes: int
+    return_mean: float
+    return_stderr: float
+    crash_rate: float  # episodes that ended early
+    crash_low: float  # of its 95 % interval (Wilson)
+    crash_high: float
+
+    @property
+    def text(self) -> str:
+        """In words."""
+        return (
+            f"return {self.return_mean:.4g} +- {self.return_stderr:.2g}, "
+            f"{self.crash_rate:.1%} crashes ({self.crash_low:.1%} to {self.crash_high:.1%}) in "
+            f"{self.episodes} episodes"
+        )
+
+
+@dataclass(frozen=True)
 class Original:
     """A policy as it came, before anything was done to it."""
 
@@ -84,7 +105,5 @@ class Source(Protocol):
     def observations(self, index: int, count: int, seed: int) -> Floats:
         """(at most count, obs_dim) observations to calibrate and verify on."""
 
-    def returns(
-        self, original: Original, quantised: Answer, seed: int
-    ) -> tuple[float, float] | None:
-        """Mean returns of the original and of its quantised form; None without a simulator."""
+    def fly(self, answer: Answer, seed: int) -> Flown | None:
+        """Fly a policy; equal seeds, equal flights. None without a simulator."""

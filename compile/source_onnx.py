@@ -104,7 +104,7 @@ class OnnxSource:
             np.float32
         )
 
-    def returns(self, original: Original, quantised: Answer, seed: int) -> None:  # noqa: D102
+    def fly(self, answer: Answer, seed: int) -> None:  # noqa: D102
         return None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from compile import verify
 from compile.activation import cost_name
 from compile.network import network_from_torch
-from compile.source import Answer, Floats, Original
+from compile.source import Answer, Floats, Flown, Original
 
 if TYPE_CHECKING:
     from hyperppo.checkpoint import Run
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from hyperppo.space import Architecture
 
 
-EPISODES = 64  # of the float32 and of the fixed-point policy, to compare their returns
+EPISODES = 64  # flown by the compiled policy, and by float32 where it is another
 
 
 @dataclass(frozen=True)
@@ -88,10 +89,8 @@ class RunSource:
     def observations(self, index: int, count: int, seed: int) -> Floats:  # noqa: D102
         return record(self.run, self.run.space.architectures[index], count, seed)
 
-    def returns(  # noqa: D102
-        self, original: Original, quantised: Answer, seed: int
-    ) -> tuple[float, float]:
-        return fly_both(self.run, original, quantised, seed)
+    def fly(self, answer: Answer, seed: int) -> Flown:  # noqa: D102
+        return fly(self.run, answer, seed)
 
 
 def open_run(path: Path | None, target: str) -> RunSource:
@@ -110,17 +109,25 @@ def record(run: Run, architecture: Architecture, count: int, seed: int) -> Float
         return record_observations(run, architecture, count, seed)
 
 
-def fly_both(run: Run, original: Original, quantised: Answer, seed: int) -> tuple[float, float]:
-    """Mean returns of the float32 and of the quantised policy, equal starts and disturbances."""
+def fly(run: Run, answer: Answer, seed: int) -> Flown:
+    """Whole episodes of the run's own task; equal seeds give equal starts and disturbances."""
     from hyperppo.envs.registry import make_env
     from hyperppo.episodes import fly_episodes, on_rows
-
-    def mean_return(answer: Answer) -> float:
-        env = make_env(run.task, run.config.env, EPISODES, seed)
-        return float(fly_episodes(env, on_rows(answer)).returns.mean())
+    from hyperppo.ranking import wilson
 
     with one_thread():
-        return mean_return(original.answer), mean_return(quantised)
+        env = make_env(run.task, run.config.env, EPISODES, seed)
+        flown = fly_episodes(env, on_rows(answer))
+    crashes = flown.crashed.mean()
+    low, high = wilson(np.array([crashes]), np.array([EPISODES]))
+    return Flown(
+        EPISODES,
+        float(flown.returns.mean()),
+        float(flown.returns.std(ddof=1) / math.sqrt(EPISODES)),
+        float(crashes),
+        float(low[0]),
+        float(high[0]),
+    )
 
 
 @contextmanager

@@ -14,9 +14,9 @@ from hyperppo.checkpoint import EVALUATIONS, METRICS, read_config
 from hyperppo.errors import HyperPPOError
 from hyperppo.files import replacing
 from hyperppo.groups import SIZES
+from hyperppo.ranking import SHARE_NAMES
 
 Lines = list[dict[str, Any]]
-_NAMES = {1.0: "max", 0.9: "90%", 0.8: "80%"}
 
 
 def draw_run(run: Path, path: Path) -> dict[str, int]:
@@ -153,7 +153,7 @@ def _draw_task(axis: Any, metrics: Lines) -> None:
 
 def _draw_figure_3(returns: Any, sizes: Any, evaluations: Lines) -> None:
     steps = _column(evaluations, "steps") / 1e6
-    for rank, (share, name) in enumerate(_NAMES.items()):
+    for rank, (share, name) in enumerate(SHARE_NAMES.items()):
         chosen = [line["shares"][rank] for line in evaluations]
         style = {"color": f"C{rank}", "label": name, "marker": "o", "ms": 3}
         mean = _column(chosen, "return_mean")

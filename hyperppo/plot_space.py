@@ -9,10 +9,8 @@ import numpy as np
 
 from hyperppo.checkpoint import load_run
 from hyperppo.files import replacing
-from hyperppo.ranking import SHARES, smallest_within
+from hyperppo.ranking import SHARE_NAMES, SHARES, smallest_within
 from hyperppo.space import format_architecture
-
-_NAMES = {1.0: "max", 0.9: "90%", 0.8: "80%"}
 
 
 def draw_space(run: Path, path: Path) -> list[dict[str, Any]]:
@@ -39,7 +37,7 @@ def draw_space(run: Path, path: Path) -> list[dict[str, Any]]:
     rank_of[order] = np.arange(1, len(order) + 1)
     chosen = {share: smallest_within(board.return_mean, board.params, share) for share in SHARES}
     for i in dict.fromkeys(chosen.values()):
-        shares = ", ".join(_NAMES[share] for share, own in chosen.items() if own == i)
+        shares = ", ".join(SHARE_NAMES[share] for share, own in chosen.items() if own == i)
         text = f"{shares}: {format_architecture(space.architectures[i])}"
         for axis, x in ((ranks, rank_of[i]), (sizes, board.params[i])):
             axis.plot(x, board.return_mean[i], "*", ms=11, color="tab:red", mec="k")

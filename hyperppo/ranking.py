@@ -13,6 +13,7 @@ from hyperppo.errors import HyperPPOError
 from hyperppo.leaderboard import Leaderboard
 
 SHARES = (1.0, 0.9, 0.8)
+SHARE_NAMES = {1.0: "max", 0.9: "90%", 0.8: "80%"}
 _Z = 1.96  # two-sided 95% of a normal distribution
 _PRIOR_EPISODES = 8  # what the common spread weighs against an architecture's own
 

@@ -118,8 +118,8 @@ class GymnasiumEnv:
         return {}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Never called: see `VectorEnv`."""
-        raise NotImplementedError
+        """Nothing was saved: new episodes."""
+        self.reset()
 
 
 def _probe(id_: str, kwargs: dict[str, Any]) -> gymnasium.Env[Any, Any]:

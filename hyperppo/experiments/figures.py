@@ -12,10 +12,8 @@ from hyperppo.checkpoint import METRICS
 from hyperppo.experiments.results import Row, Trained
 from hyperppo.leaderboard import Leaderboard
 from hyperppo.plot import read_lines
-from hyperppo.ranking import SHARES, smallest_within
+from hyperppo.ranking import SHARE_NAMES, SHARES, smallest_within
 from hyperppo.space import format_architecture
-
-NAMES = {1.0: "max", 0.9: "90%", 0.8: "80%"}
 
 
 def share_rows(results: Sequence[Trained]) -> list[Row]:
@@ -32,7 +30,7 @@ def _shares(trained: Trained, board: Leaderboard) -> Iterable[Row]:
     for share in SHARES if len(board.params) > 1 else SHARES[:1]:
         i = smallest_within(board.return_mean, board.params, share)
         yield {
-            "share": NAMES[share],
+            "share": SHARE_NAMES[share],
             "architecture": format_architecture(trained.space.architectures[i]),
             "params": int(board.params[i]),
             "return_mean": float(board.return_mean[i]),

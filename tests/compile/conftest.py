@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import shutil
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 from compile.network import Layer, Network
+from compile.source import Flown
 from compile.source_run import RunSource
 from hyperppo.leaderboard import Leaderboard
 from hyperppo.space import Architecture, SearchSpace
@@ -125,8 +127,18 @@ def fake_run(monkeypatch: pytest.MonkeyPatch) -> FakeRun:
     run = FakeRun()
     monkeypatch.setattr("compile.source_run.open_run", lambda *_: RunSource(cast("Run", run)))
     monkeypatch.setattr("compile.source_run.record", fake_record)
-    monkeypatch.setattr("compile.source_run.fly_both", lambda *_: (100.0, 99.5))
+    monkeypatch.setattr("compile.source_run.fly", flies(lambda: 99.5))
     return run
+
+
+def flies(deployed: Callable[[], float]) -> Callable[..., Flown]:
+    """Flights that return 100 by torch, and what `deployed` says by the code that is deployed."""
+
+    def fly(run: FakeRun, answer: Any, seed: int) -> Flown:
+        by_torch = isinstance(answer, partial)  # `RunSource.original`
+        return Flown(64, 100.0 if by_torch else deployed(), 0.5, 0.25, 0.16, 0.37)
+
+    return fly
 
 
 @pytest.fixture

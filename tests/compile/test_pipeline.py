@@ -18,6 +18,8 @@ from compile.package import load_package
 from compile.pipeline import Request, compile_policy
 from compile.progress import Progress
 
+from .conftest import flies
+
 SMALL = Budget(total_bytes=8 * 1024)
 
 
@@ -212,6 +214,7 @@ def test_fixed_point_all_the_way(precision: str, tmp_path: Path) -> None:
     assert facts["precision"] == precision
     assert facts["numerics"]["host_c_vs_target"] == 0
     assert facts["numerics"]["tolerance"] == 0
+    assert facts["closed_loop"]["return_mean"] == 99.5
     found = facts["quantization"]
     assert 0 < found["error_rms"] <= found["error_max"] < 0.1
     assert found["error_max"] == pytest.approx(facts["numerics"]["onnxruntime_vs_host_c"])
@@ -235,7 +238,7 @@ def test_auto_takes_the_cheapest_that_flies_as_well(
     returns: dict[str, float], chosen: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     in_turn = iter(returns.values())
-    monkeypatch.setattr("compile.source_run.fly_both", lambda *_: (100.0, next(in_turn)))
+    monkeypatch.setattr("compile.source_run.fly", flies(lambda: next(in_turn, 100.0)))
     package = compile_policy(request(tmp_path / "p", precision="auto", architecture=(8,)))
     assert package.manifest["precision"] == chosen
     dropped = [entry["why"] for entry in package.manifest["choice"]["rejected"]]

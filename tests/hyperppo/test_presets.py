@@ -22,7 +22,12 @@ TASKS = ("quadrotor", "pendulum", "mujoco:HalfCheetah-v5", "Pendulum-v1", "brax:
 @pytest.mark.parametrize("algo", ["csd", "ppo"])
 def test_the_default_preset_trains_every_algorithm(task: str, algo: str) -> None:
     plain = {"architecture": [64, 64], "meta_batch": 1} if algo == "ppo" else {}
-    make_config({**preset(task, "default"), "task": task, "algo": algo, **plain})
+    config = make_config({**preset(task, "default"), "task": task, "algo": algo, **plain})
+    assert (config.task, config.algo) == (task, algo)
+    # Whole environments for every architecture and minibatch, and at least one iteration.
+    assert config.num_envs % config.meta_batch == 0
+    assert (config.num_envs // config.meta_batch) % config.ppo.minibatches == 0
+    assert config.iterations >= 1
 
 
 @pytest.mark.parametrize("task", ["quadrotor", "mujoco:HalfCheetah-v5", "brax:ant"])
