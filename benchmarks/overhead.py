@@ -1,6 +1,7 @@
 """What HyperPPO costs over plain PPO: iteration time at equal environments, critic and minibatches.
 
     python benchmarks/overhead.py [--envs 1024 4096] [--repeats 7] [--threads 1] [--json FILE]
+    python benchmarks/overhead.py --device cuda --task brax:ant --envs 4096
 
 Both trainers take turns, so that a drifting machine touches both; medians are printed. Plain PPO
 trains (64, 64); HyperPPO trains 16 architectures drawn as in training (biased), anew each repeat.
@@ -15,6 +16,7 @@ import time
 from collections import defaultdict
 from pathlib import Path
 
+import torch
 from rich.console import Console
 from rich.table import Table
 
@@ -27,28 +29,39 @@ from hyperppo.trainer import Trainer
 PHASES = ("collect", "advantages", "update")
 
 
-def build(num_envs: int, plain: bool) -> Trainer:
-    data: dict[str, object] = {"num_envs": num_envs, "env": resolve_options("quadrotor", {})}
+def build(task: str, device: str, num_envs: int, plain: bool) -> Trainer:
+    data: dict[str, object] = {
+        "task": task,
+        "device": device,
+        "num_envs": num_envs,
+        "env": resolve_options(task, {}),
+    }
     if plain:
         data |= {"algo": "ppo", "architecture": (64, 64), "meta_batch": 1}
     config = make_config(data)
-    env = make_env(config.task, config.env, num_envs, 0)
+    env = make_env(config.task, config.env, num_envs, 0, device)
     trainer = Trainer(config, run_space(config, env.obs_dim, env.act_dim), env)
     for _ in range(3):
         trainer.step()
     return trainer
 
 
+def _now(trainer: Trainer) -> float:
+    if trainer.device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
 def iteration(trainer: Trainer) -> dict[str, float]:
     """Seconds of each phase of one iteration."""
-    clock = [time.perf_counter()]
+    clock = [_now(trainer)]
     architectures = trainer.sampler.draw(trainer.config.meta_batch)
     rollout = trainer.collect(architectures)
-    clock.append(time.perf_counter())
+    clock.append(_now(trainer))
     batch, _ = trainer.advantages(rollout, architectures)
-    clock.append(time.perf_counter())
+    clock.append(_now(trainer))
     trainer.update(batch, rollout, architectures)
-    clock.append(time.perf_counter())
+    clock.append(_now(trainer))
     return {name: clock[i + 1] - clock[i] for i, name in enumerate(PHASES)}
 
 
@@ -56,17 +69,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--envs", type=int, nargs="+", default=[1024, 4096])
     parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--task", default="quadrotor")
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     set_threads(arguments.threads)
 
-    table = Table(title=f"milliseconds an iteration, {arguments.threads} threads, medians")
+    task, device = arguments.task, arguments.device
+    where = f"{arguments.threads} threads" if device == "cpu" else torch.cuda.get_device_name()
+    table = Table(title=f"{task}: milliseconds an iteration, {where}, medians")
     for name in ("environments", "algorithm", *PHASES, "total", "steps/s", "HyperPPO / PPO"):
         table.add_column(name, justify="right")
     rows = []
     for num_envs in arguments.envs:
-        trainers = {"PPO 64,64": build(num_envs, True), "HyperPPO": build(num_envs, False)}
+        trainers = {
+            "PPO 64,64": build(task, device, num_envs, True),
+            "HyperPPO": build(task, device, num_envs, False),
+        }
         seen: dict[str, list[dict[str, float]]] = defaultdict(list)
         for _ in range(arguments.repeats):
             for name, trainer in trainers.items():
@@ -78,6 +98,8 @@ def main() -> None:
             steps = num_envs * trainers[name].config.ppo.rollout / totals[name]
             rows.append(
                 {
+                    "task": task,
+                    "device": where,
                     "environments": num_envs,
                     "algorithm": name,
                     **phases,

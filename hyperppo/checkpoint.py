@@ -59,6 +59,11 @@ class Run:
         """Slope of the leaky ReLU below 0."""
         return self.config.policy.negative_slope
 
+    @property
+    def device(self) -> torch.device:
+        """Where the GHN is, and where its policies are flown."""
+        return self.observation_norm.mean.device
+
     @cached_property
     def checkpoint_sha256(self) -> str:
         """SHA-256 of the file that the weights came from, hexadecimal."""
@@ -168,8 +173,11 @@ def read_checkpoint(path: Path, name: str = CHECKPOINT) -> dict[str, Tensor]:
         raise HyperPPOError(f"{file} is corrupt ({error}): restore it or train again") from None
 
 
-def load_run(path: Path) -> Run:
-    """Load a run directory; raises HyperPPOError (missing, corrupt, of another version)."""
+def load_run(path: Path, device: str = "cpu") -> Run:
+    """Load a run directory; raises HyperPPOError (missing, corrupt, of another version; no such
+    device).
+    """
+    check_device(device)
     data, config = read_config(path)
     tensors = read_checkpoint(path, weights_file(path))
     try:
@@ -189,7 +197,19 @@ def load_run(path: Path) -> Run:
         raise HyperPPOError(
             f"{path / weights_file(path)} is corrupt: it holds weights that are not finite"
         )
-    return Run(path, config, space, conventions, policy.requires_grad_(False), norm, iteration)
+    policy = policy.requires_grad_(False).to(device)
+    return Run(path, config, space, conventions, policy, norm.to(device), iteration)
+
+
+def check_device(device: str) -> None:
+    """Raise HyperPPOError for a device that torch does not have here."""
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise HyperPPOError(
+            f"--device {device}: torch has none here ({reason}): use --device cpu"
+        ) from None
 
 
 def run_space(config: RunConfig, obs_dim: int, act_dim: int) -> SearchSpace:

@@ -27,6 +27,7 @@ class Algo(StrEnum):
 
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+DeviceOption = Annotated[str, typer.Option(help="cpu or cuda.")]
 ThreadsOption = Annotated[int | None, typer.Option(help="CPU threads (default: all cores).")]
 
 
@@ -60,7 +61,7 @@ def train(
     steps: Annotated[int | None, typer.Option(help="Control steps in total.")] = None,
     num_envs: Annotated[int | None, typer.Option(help="Environments.")] = None,
     meta_batch: Annotated[int | None, typer.Option(help="Architectures an iteration.")] = None,
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    device: DeviceOption = "cpu",
     seed: Annotated[int, typer.Option(help="Seeds every random source.")] = 0,
     out: Annotated[Path | None, typer.Option(help="Run directory (default runs/TASK).")] = None,
     resume: Annotated[bool, typer.Option(help="Go on with the run in --out.")] = False,
@@ -92,6 +93,7 @@ def train(
 
     from hyperppo import parallel, presets
     from hyperppo import train as job
+    from hyperppo.checkpoint import check_device
     from hyperppo.config import make_config
     from hyperppo.envs.quadrotor.plants import plant_options
     from hyperppo.envs.registry import resolve_options
@@ -122,6 +124,7 @@ def train(
             given["env"] = {**given.get("env", {}), **plant_options(plant)}
         config = make_config(given, set_ or [])
         config = make_config({**config.to_dict(), "env": resolve_options(task, config.env)})
+        check_device(config.device)
     with job.locked(directory):
         if resume:
             trainer = job.resume(directory)
@@ -137,7 +140,8 @@ def train(
                 f"hyperppo train {trainer.config.task} --resume --out {directory}"
             )
             raise typer.Exit(130)
-        board = rank(directory, episodes, trainer.config.seed, console)
+        seed, device = trainer.config.seed, trainer.config.device
+        board = rank(directory, episodes, seed, console, device=device)
     if parallel.is_first():
         print_shares(board, directory, as_json)
 
@@ -169,6 +173,7 @@ def evaluate(
         list[str] | None,
         typer.Option("--set", help="Task setting: env.spawn_hard=0. Repeatable; not with --all."),
     ] = None,
+    device: DeviceOption = "cpu",
     threads: ThreadsOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -203,11 +208,19 @@ def evaluate(
     parallel.join()
     if all_:
         console = Console(stderr=True, quiet=not parallel.is_first())
-        board = rank(run, episodes, seed, console, deterministic=not sampled, halving=halving)
+        board = rank(
+            run,
+            episodes,
+            seed,
+            console,
+            deterministic=not sampled,
+            halving=halving,
+            device=device,
+        )
         if parallel.is_first():
             print_shares(board, run, as_json)
         return
-    loaded = load_run(run)
+    loaded = load_run(run, device)
     architectures = [parse_architecture(text) for text in arch or []]
     for architecture in architectures:
         loaded.space.index(architecture)

@@ -50,6 +50,7 @@ class PolicyConfig:
     std: Std | None = None  # None: as the algorithm says (csd: common, vsd: table, ppo: common)
     init_std: float = 0.5
     min_std: float = 0.15
+    min_std_end: float | None = None  # the floor's end, as the learning rate goes to 0
 
 
 @dataclass(frozen=True, config=_STRICT)

@@ -13,6 +13,7 @@ from torch import Tensor
 from hyperppo.envs.base import VectorEnv
 
 Floats = NDArray[np.float32]
+_ASK_EVERY = 50  # steps
 
 
 @dataclass(frozen=True)
@@ -35,15 +36,16 @@ def fly_episodes(
     `policy` turns observations (obs_dim, n) into actions (act_dim, n). A metric's mean is over the
     steps where it is defined (not NaN).
     """
-    n = env.num_envs
+    n, device = env.num_envs, env.device
     observation, _ = env.reset()
-    alive = torch.ones(n, dtype=torch.bool)
-    crashed = torch.zeros(n, dtype=torch.bool)
-    total = torch.zeros(n, dtype=torch.float64)
+    alive = torch.ones(n, dtype=torch.bool, device=device)
+    crashed = torch.zeros(n, dtype=torch.bool, device=device)
+    total = torch.zeros(n, dtype=torch.float64, device=device)
     sums: dict[str, Tensor] = {}
     counts: dict[str, Tensor] = {}
     steps = 0
-    while bool(alive.any()):
+    # A GPU is asked only now and then: it would have to come to rest first.
+    while (device.type != "cpu" and steps % _ASK_EVERY) or bool(alive.any()):
         step = env.step(policy(observation))
         observation = step.observation
         total += step.reward * alive
@@ -54,11 +56,11 @@ def fly_episodes(
             counts[name] = counts.get(name, 0) + counted
         alive &= ~(step.terminated | step.truncated)
         steps += 1
-        if steps % 50 == 0:
+        if steps % _ASK_EVERY == 0:
             progress(min(1.0, steps / env.episode_steps))
     progress(1.0)
-    means = {name: (sums[name] / counts[name]).double().numpy() for name in sums}
-    return Episodes(total.numpy(), crashed.numpy(), means)
+    means = {name: (sums[name] / counts[name]).double().cpu().numpy() for name in sums}
+    return Episodes(total.cpu().numpy(), crashed.cpu().numpy(), means)
 
 
 def on_rows(policy: Callable[[Floats], Floats]) -> Callable[[Tensor], Tensor]:

@@ -26,6 +26,7 @@ from hyperppo.processor import side_by_side
 from hyperppo.ranking import halve, undecided
 from hyperppo.space import Architecture, SearchSpace
 
+_ON_A_GPU = 65_536  # environments that one steps together
 MOST_EPISODES = 1024  # an architecture, however close a decision is
 LEADERBOARD_SAMPLED = "leaderboard_sampled.csv"
 
@@ -52,8 +53,13 @@ def evaluate(
     options = {**run.config.env, **(env_options or {})}
     # Strided, so that every chunk has small and large ones; even, so that two cores share them.
     # The numbers of threads and of processes play no part: the result does not depend on them.
-    together = find_task(run.task).side_by_side
-    count = min(n, 2 * math.ceil(n * episodes / (2 * together)))
+    on_cpu = run.device.type == "cpu"
+    together = find_task(run.task).side_by_side if on_cpu else _ON_A_GPU
+    count = (
+        min(n, 2 * math.ceil(n * episodes / (2 * together)))
+        if on_cpu
+        else math.ceil(n * episodes / together)
+    )
     chunks = [range(start, n, count) for start in range(count)]
     done = [0.0] * count
 
@@ -66,7 +72,8 @@ def evaluate(
         return _fly(run, chosen, episodes, _chunk_seed(seed, k), deterministic, options, report)
 
     mine = range(parallel.number(), count, parallel.processes())
-    flown = side_by_side([partial(fly, k) for k in mine])
+    tasks = [partial(fly, k) for k in mine]
+    flown = side_by_side(tasks) if on_cpu else [task() for task in tasks]
     parts = parallel.union(dict(zip(mine, flown, strict=True)))
     joined = {key: np.empty(n) for key in parts[0]}
     for k, part in parts.items():
@@ -101,17 +108,22 @@ def _fly(
     progress: Callable[[float], None],
 ) -> dict[str, NDArray[np.float64]]:
     P, E = len(architectures), episodes
-    env = make_env(run.task, options, P * E, seed)
-    policies, log_std = run.hyper_policy(architectures)
-    population = Population(policies, run.negative_slope)
+    env = make_env(run.task, options, P * E, seed, str(run.device))
+    population: Callable[[Tensor], Tensor]
+    if run.device.type == "cpu":
+        policies, log_std = run.hyper_policy(architectures)
+        population = Population(policies, run.negative_slope)
+    else:
+        told = run.hyper_policy.tell(architectures)
+        population, log_std = run.hyper_policy.dense(told, architectures)
     mean = run.observation_norm.mean.float()[:, None]
     scale = (1 / run.observation_norm.std).float()[:, None]
-    noise = torch.Generator().manual_seed(seed + 1)
+    noise = torch.Generator(run.device).manual_seed(seed + 1)
 
     def act(observation: Tensor) -> Tensor:
         action = population(((observation - mean) * scale).t().reshape(P, E, -1))
         if not deterministic:
-            normal = torch.randn(action.shape, generator=noise)
+            normal = torch.randn(action.shape, generator=noise, device=run.device)
             action = action + log_std.exp()[:, None] * normal
         return action.reshape(P * E, -1).t()
 
@@ -140,6 +152,7 @@ def rank(
     *,
     deterministic: bool = True,
     halving: bool = False,
+    device: str = "cpu",
 ) -> Leaderboard:
     """Evaluate every architecture of the run at `out` and write its leaderboard.
 
@@ -147,7 +160,7 @@ def rank(
     actions have a leaderboard of their own: what is deployed takes the mean.
     """
     parallel.wait()  # until the run is there for all
-    run = load_run(out)
+    run = load_run(out, device)
     space = run.space
     with Progress(console=console, transient=True) as bar:
 

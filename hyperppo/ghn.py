@@ -12,6 +12,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -21,6 +22,7 @@ from torch.nn import functional as F
 
 from hyperppo.chain_gru import pass_messages
 from hyperppo.config import GHNConfig
+from hyperppo.dense import Dense, units_of
 from hyperppo.space import Architecture, SearchSpace
 
 Weights = list[tuple[Tensor, Tensor]]
@@ -123,6 +125,14 @@ class Bases(nn.Module):
         mixed = _Mix.apply(coefficients, scales[:, None], self.weight, self.bias, sizes)  # type: ignore[no-untyped-call]
         return list(zip(mixed[: len(sizes)], mixed[len(sizes) :], strict=True))
 
+    def whole(self, scaled: Tensor, coefficients: Tensor) -> tuple[Tensor, Tensor]:
+        """Layers of the largest size: weights (..., fan_out, fan_in), biases (..., fan_out).
+
+        `scaled` coefficients (..., K) mix the weights, `coefficients` (..., K) the biases.
+        """
+        weights = torch.unflatten(scaled @ self.weight.flatten(1), -1, self.weight.shape[1:])
+        return weights, coefficients @ self.bias
+
 
 class GHN(nn.Module):
     """Graph hypernetwork over a search space.
@@ -168,14 +178,38 @@ class GHN(nn.Module):
 
     def forward(self, architectures: Sequence[Architecture]) -> tuple[list[Weights], Tensor]:
         """Weights of each policy, and log-std offsets (M, act_dim)."""
-        features, exists = _nodes(self.space, tuple(architectures))
+        longest = max(len(a) for a in architectures) + 1
+        features, exists = nodes_of(self.space, tuple(architectures), longest)
         like = self.std_head.weight
-        exists = exists.to(like.device)
-        nodes = self.embed(features.to(like))
+        coefficients, offsets = self._coefficients(features.to(like), exists.to(like.device))
+        return self._decode(architectures, coefficients), offsets
+
+    def _coefficients(self, features: Tensor, exists: Tensor) -> tuple[Tensor, Tensor]:
+        """Coefficients (M, L, K) of each node's bases, and log-std offsets (M, act_dim)."""
+        nodes = self.embed(features)
         state = self.norm(pass_messages(self.towards_output, self.towards_input, nodes, exists))
-        coefficients = self.decoder(state)
         mean_state = (state * exists[..., None]).sum(1) / exists.sum(1, keepdim=True)
-        return self._decode(architectures, coefficients), self.std_head(mean_state)
+        return self.decoder(state), self.std_head(mean_state)
+
+    def dense(self, told: Told, slope: float) -> tuple[Dense, Tensor]:
+        """As `forward`, with the policies in the form for a GPU."""
+        coefficients, offsets = self._coefficients(told.features, told.nodes)
+        scaled = coefficients * told.scales
+        last = told.depths[:, None, None].expand(-1, 1, scaled.shape[2])
+        input_, hidden, output = (self._bases(kind) for kind in KINDS)
+        levels = [input_.whole(scaled[:, 0], coefficients[:, 0])]
+        if (deepest := self.space.max_depth) > 1:
+            weights, biases = hidden.whole(
+                scaled[:, 1:deepest].transpose(0, 1), coefficients[:, 1:deepest].transpose(0, 1)
+            )
+            levels += zip(weights.unbind(), biases.unbind(), strict=True)
+        end = output.whole(scaled.gather(1, last)[:, 0], coefficients.gather(1, last)[:, 0])
+        return Dense(levels, end, told.units, told.exists, slope), offsets
+
+    def _bases(self, kind: str) -> Bases:
+        bases = self.bases[kind]
+        assert isinstance(bases, Bases)
+        return bases
 
     def _decode(self, architectures: Sequence[Architecture], coefficients: Tensor) -> list[Weights]:
         """Mix the bases, all layers of a kind together."""
@@ -196,9 +230,10 @@ class GHN(nn.Module):
 
 
 @lru_cache(maxsize=8)
-def _nodes(space: SearchSpace, architectures: tuple[Architecture, ...]) -> tuple[Tensor, Tensor]:
-    """Node features (M, L, F) and which nodes exist (M, L), L the deepest chain."""
-    longest = max(len(a) for a in architectures) + 1
+def nodes_of(
+    space: SearchSpace, architectures: tuple[Architecture, ...], longest: int
+) -> tuple[Tensor, Tensor]:
+    """Node features (M, longest, F) and which nodes exist (M, longest)."""
     rows, exists = [], []
     for architecture in architectures:
         sizes = space.layer_sizes(architecture)
@@ -214,6 +249,41 @@ def _nodes(space: SearchSpace, architectures: tuple[Architecture, ...]) -> tuple
         rows.append(nodes + [[0.0] * _FEATURES] * padding)
         exists.append([True] * depth + [False] * padding)
     return torch.tensor(rows), torch.tensor(exists)
+
+
+@dataclass(frozen=True)
+class Told:
+    """A meta-batch of architectures in tensors whose shapes do not depend on what was drawn."""
+
+    features: Tensor  # (M, D + 1, F) of the nodes
+    nodes: Tensor  # (M, D + 1) bool, whether there is one
+    scales: Tensor  # (M, D + 1, 1) of the nodes' weights
+    depths: Tensor  # (M,) int64, the output layer's place
+    rows: Tensor  # (M,) int64, index in the space
+    units: Tensor  # (D, M, 1, widest), see Dense
+    exists: Tensor  # (D, M, 1, 1), see Dense
+
+
+def tell(
+    space: SearchSpace,
+    architectures: Sequence[Architecture],
+    config: GHNConfig,
+    device: torch.device,
+) -> Told:
+    """Describe a meta-batch to a device."""
+    scales = []
+    for architecture in architectures:
+        own = [math.sqrt(config.gain / fan_in) for fan_in, _ in space.layer_sizes(architecture)]
+        own[-1] *= config.output_scale
+        scales.append(own + [0.0] * (space.max_depth + 1 - len(own)))
+    tensors = (
+        *nodes_of(space, tuple(architectures), space.max_depth + 1),
+        torch.tensor(scales)[..., None],
+        torch.tensor([len(a) for a in architectures]),
+        torch.tensor([space.index(a) for a in architectures]),
+        *units_of(space, architectures),
+    )
+    return Told(*(tensor.to(device) for tensor in tensors))
 
 
 @lru_cache(maxsize=32)

@@ -40,6 +40,11 @@ class RunningNorm(nn.Module):
         self.mean = self.mean + delta * (n / total)
         self.count = total
 
+    def shift_and_scale(self) -> tuple[Tensor, Tensor]:
+        """What normalises: (x - shift) * scale, both (features,) float32."""
+        return self.mean.float(), (1 / self.std).float()
+
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise (..., features)."""
-        return (x - self.mean.to(x.dtype)) * (1 / self.std).to(x.dtype)
+        """Normalise (..., features) float32."""
+        shift, scale = self.shift_and_scale()
+        return (x - shift) * scale

@@ -13,7 +13,8 @@ from torch.nn import functional as F
 
 from hyperppo.chain_ghn import ChainGHN
 from hyperppo.config import RunConfig
-from hyperppo.ghn import GHN, DirectWeights, Weights
+from hyperppo.dense import Dense, pad
+from hyperppo.ghn import GHN, DirectWeights, Told, Weights, tell
 from hyperppo.space import Architecture, SearchSpace
 
 
@@ -73,12 +74,18 @@ def _act(
     return torch.stack(means), inputs
 
 
-def forward_mean(policies: Sequence[Weights], observation: Tensor, slope: float) -> Tensor:
+Policies = list[Weights] | Dense
+"""M policies: layer by layer for a CPU, padded for a GPU."""
+
+
+def forward_mean(policies: Policies, observation: Tensor, slope: float) -> Tensor:
     """Mean actions (M, B, act_dim) of M policies on normalised observations (M, B, obs_dim).
 
     A loop over the networks beats padded batched products about nine times on a CPU, because most
     of a padded product is padding.
     """
+    if isinstance(policies, Dense):
+        return policies(observation)
     if not torch.is_grad_enabled():
         return _act(policies, observation, slope)[0]
     parameters = [tensor for weights in policies for layer in weights for tensor in layer]
@@ -104,9 +111,13 @@ class HyperPolicy(nn.Module):
         super().__init__()
         self.space = space
         self.slope = config.policy.negative_slope
-        self.min_log_std = math.log(config.policy.min_std)
+        self.min_log_std: Tensor
+        # A buffer that the trainer fills: a captured graph looks there.
+        floor = torch.tensor(math.log(config.policy.min_std))
+        self.register_buffer("min_log_std", floor, persistent=False)
         self.std = config.std
-        self.weights: nn.Module
+        self.config = config.ghn
+        self.weights: GHN | ChainGHN | DirectWeights
         if config.algo == "ppo":
             self.weights = DirectWeights(space, config.ghn.output_scale)
         elif config.ghn.kind == "original":
@@ -120,13 +131,34 @@ class HyperPolicy(nn.Module):
     def forward(self, architectures: Sequence[Architecture]) -> tuple[list[Weights], Tensor]:
         """Weights of M policies, and their log standard deviations (M, act_dim)."""
         policies, offsets = self.weights(architectures)
+        rows = torch.tensor([self.space.index(a) for a in architectures])
+        return policies, self._log_std(rows.to(offsets.device), offsets)
+
+    def tell(self, architectures: Sequence[Architecture]) -> Told:
+        """What `dense` is told about a meta-batch."""
+        return tell(self.space, architectures, self.config, self.log_std.device)
+
+    def dense(self, told: Told, architectures: Sequence[Architecture] = ()) -> tuple[Dense, Tensor]:
+        """As `forward`, with the policies in the form for a GPU; the same operations every time.
+
+        But not by weights that only know single layers (the original GHN): they need to know the
+        `architectures`.
+        """
+        if isinstance(self.weights, GHN):
+            policies, offsets = self.weights.dense(told, self.slope)
+        else:
+            layers, offsets = self.weights(architectures)
+            policies = pad(self.space, layers, told.units, told.exists, self.slope)
+        return policies, self._log_std(told.rows, offsets)
+
+    def _log_std(self, rows: Tensor, offsets: Tensor) -> Tensor:
         if self.std == "table":
-            log_std = self.log_std[[self.space.index(a) for a in architectures]]
+            log_std = self.log_std.index_select(0, rows)
         elif self.std == "ghn":
             log_std = self.log_std + offsets
         else:
-            log_std = self.log_std.expand(len(architectures), -1)
-        return policies, log_std.clamp(min=self.min_log_std)
+            log_std = self.log_std.expand(len(offsets), -1)
+        return log_std.clamp(min=self.min_log_std)
 
 
 def as_module(weights: Weights, slope: float, mean: Tensor, std: Tensor) -> nn.Sequential:

@@ -9,9 +9,7 @@ from torch import Tensor
 
 from hyperppo.envs.base import VectorEnv
 from hyperppo.errors import HyperPPOError
-from hyperppo.ghn import Weights
-from hyperppo.normalizer import RunningNorm
-from hyperppo.policy import forward_mean, log_prob
+from hyperppo.policy import Policies, forward_mean, log_prob
 
 
 @dataclass
@@ -32,21 +30,26 @@ class Rollout:
     metrics: dict[str, Tensor]  # each (T, N)
 
 
+Where = tuple[Tensor, Tensor]
+"""Where environments stand: observation (obs_dim, N), critic input (critic_dim, N)."""
+
+
 @torch.inference_mode()
-def collect(
+def fly(
     env: VectorEnv,
-    start: tuple[Tensor, Tensor],
-    policies: list[Weights],
+    start: Where,
+    policies: Policies,
     log_std: Tensor,
     slope: float,
-    normalizer: RunningNorm,
+    shift: Tensor,
+    scale: Tensor,
     noise: Tensor,
-) -> tuple[Rollout, tuple[Tensor, Tensor]]:
-    """Act from `start` = (observation, critic input), both (dim, N), with standard normal `noise`
-    (T, M, E, act_dim) for T steps.
+) -> tuple[dict[str, Tensor], Where]:
+    """Act from `start` with standard normal `noise` (T, M, E, act_dim) for T steps.
 
-    Returns the data and where the environments stand now. Raises HyperPPOError when a task answers
-    finite actions with numbers that are not.
+    Policies see (observation - shift) * scale, both (obs_dim,). Returns the fields of a Rollout,
+    its metrics as `metrics.NAME`, and where the environments stand now. `final_critic_input` may
+    be (T N, critic_dim), of all steps.
     """
     T, M, E, _ = noise.shape
     N = env.num_envs
@@ -58,41 +61,53 @@ def collect(
     mean = torch.empty_like(noise)
     action = torch.empty_like(noise)
     std = log_std.exp()[:, None]
-    rewards, terminated, truncated, finals = [], [], [], []
-    metrics: dict[str, list[Tensor]] = {}
+    seen: dict[str, list[Tensor]] = {}
+    finals = []
     for t in range(T):
         raw[t] = observation.t()
         critic_inputs[t] = critic_input.t()
-        normalised[t] = normalizer(raw[t]).view(M, E, -1)
+        normalised[t] = ((raw[t] - shift) * scale).view(M, E, -1)
         mean[t] = forward_mean(policies, normalised[t], slope)
         action[t] = mean[t] + std * noise[t]
         step = env.step(action[t].view(N, -1).t())
         observation, critic_input = step.observation, step.critic_input
-        rewards.append(step.reward)
-        terminated.append(step.terminated)
-        truncated.append(step.truncated)
         finals.append(step.final_critic_input.t())
-        for name, values in step.metrics.items():
-            metrics.setdefault(name, []).append(values)
+        metrics = {f"metrics.{name}": values for name, values in step.metrics.items()}
+        for name in ("reward", "terminated", "truncated"):
+            metrics[name] = getattr(step, name)
+        for name, values in metrics.items():
+            seen.setdefault(name, []).append(values)
     critic_inputs[T] = critic_input.t()
-    rollout = Rollout(
-        observation=normalised,
-        action=action,
-        mean=mean,
-        log_prob=log_prob(action, mean, log_std[:, None]),
-        log_std=log_std,
-        critic_input=critic_inputs,
-        reward=torch.stack(rewards),
-        terminated=torch.stack(terminated),
-        truncated=torch.stack(truncated),
-        final_critic_input=torch.cat(finals),
-        raw_observation=raw,
-        metrics={name: torch.stack(values) for name, values in metrics.items()},
-    )
-    acted = _first_not_finite(action)  # a policy that diverged is the trainer's to tell
+    fields = {
+        "observation": normalised,
+        "action": action,
+        "mean": mean,
+        "log_prob": log_prob(action, mean, log_std[:, None]),
+        "log_std": log_std,
+        "critic_input": critic_inputs,
+        "final_critic_input": torch.cat(finals),
+        "raw_observation": raw,
+        **{name: torch.stack(values) for name, values in seen.items()},
+    }
+    return fields, (observation, critic_input)
+
+
+@torch.inference_mode()
+def as_rollout(fields: dict[str, Tensor]) -> Rollout:
+    """What `fly` returned. Raises HyperPPOError when a task answered finite actions with numbers
+    that are not.
+    """
+    metrics = {n.removeprefix("metrics."): x for n, x in fields.items() if n.startswith("metrics.")}
+    plain = {name: x for name, x in fields.items() if not name.startswith("metrics.")}
+    rollout = Rollout(**plain, metrics=metrics)
+    truncated = rollout.truncated.flatten()
+    if len(rollout.final_critic_input) == len(truncated):
+        rollout.final_critic_input = rollout.final_critic_input[truncated]
+    acted = _first_not_finite(rollout.action)  # a policy that diverged is the trainer's to tell
     for name, values, until in (
-        ("observation", raw, acted + 1),  # the action answers the observation of its step
-        ("critic input", critic_inputs, acted + 1),
+        # The action answers the observation of its step.
+        ("observation", rollout.raw_observation, acted + 1),
+        ("critic input", rollout.critic_input, acted + 1),
         ("reward", rollout.reward, acted),
     ):
         if (t := _first_not_finite(values)) < min(until, len(values)):
@@ -102,7 +117,7 @@ def collect(
                 f"the task gave {float(values[t][tuple(bad)])} as {which} of environment {bad[0]}, "
                 f"{t} steps into the rollout: it must stay finite"
             )
-    return rollout, (observation, critic_input)
+    return rollout
 
 
 def _first_not_finite(values: Tensor) -> int:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import fields
 from functools import partial
 from typing import Any
 
@@ -15,16 +18,20 @@ from hyperppo import parallel, ppo
 from hyperppo.batch import Batch, cut, minibatches, mix
 from hyperppo.config import RunConfig
 from hyperppo.critic import Critic, architecture_features
-from hyperppo.envs.base import Hardening, VectorEnv
+from hyperppo.envs.base import Capturable, Hardening, VectorEnv
 from hyperppo.envs.shards import shard_seed, shards_of
 from hyperppo.errors import HyperPPOError
+from hyperppo.ghn import Told
+from hyperppo.graphs import Replayed
 from hyperppo.groups import by_group, totals
 from hyperppo.normalizer import RunningNorm
-from hyperppo.policy import HyperPolicy, forward_mean, log_prob
+from hyperppo.policy import HyperPolicy, Policies, forward_mean, log_prob
 from hyperppo.processor import side_by_side
-from hyperppo.rollout import Rollout, collect
+from hyperppo.rollout import Rollout, Where, as_rollout, fly
 from hyperppo.sampling import ArchitectureSampler
 from hyperppo.space import Architecture, SearchSpace
+
+TOLD = len(fields(Told))
 
 
 class Trainer:
@@ -33,6 +40,7 @@ class Trainer:
     def __init__(self, config: RunConfig, space: SearchSpace, env: VectorEnv) -> None:
         self.config, self.space, self.env = config, space, env
         self.device = env.device
+        self.on_cpu = self.device.type == "cpu"  # else nothing of the device is asked in a loop
         self.iteration = 0
         torch.manual_seed(config.seed)
         self.policy = HyperPolicy(space, config).to(self.device)
@@ -43,11 +51,13 @@ class Trainer:
         self.critic_norm = RunningNorm(env.critic_dim).to(self.device)
         self.return_norm = RunningNorm(1).to(self.device)
         self.discounted_return = torch.zeros(env.num_envs, device=self.device)
-        self.policy_optimizer = torch.optim.Adam(self.policy.parameters(), fused=True)
-        self.critic_optimizer = torch.optim.Adam(
-            self.critic.parameters(), lr=config.ppo.critic_learning_rate, fused=True
+        adam = partial(torch.optim.Adam, fused=True, capturable=not self.on_cpu)
+        self.policy_optimizer = adam(self.policy.parameters())
+        self.critic_optimizer = adam(self.critic.parameters())
+        # A tensor: to follow the KL divergence it need not leave the device.
+        self.learning_rate = torch.tensor(config.ppo.learning_rate, dtype=torch.float64).to(
+            self.device
         )
-        self.learning_rate = config.ppo.learning_rate
         self.sampler = ArchitectureSampler(space, config.space.sampling, config.seed)
         self.shards = dict(zip(parallel.share(range(config.shards)), shards_of(env), strict=True))
         self.action_generators = [
@@ -56,14 +66,30 @@ class Trainer:
         ]
         for module in self._modules().values():
             parallel.same(module)
+        self._drawn: Sequence[Architecture] = ()
+        self._fly: Callable[..., tuple[dict[str, Tensor], Where]] = self._fly_dense
+        self._improve: Callable[..., tuple[Tensor, Tensor]] = self._improve_dense
+        self._improve_value: Callable[..., Tensor] = self._improve_critic
+        if self.device.type == "cuda":
+            self._capture()
         self.where = env.reset()
         env.desynchronise()
+
+    def _capture(self) -> None:
+        """Launch as whole CUDA graphs what asks nothing of the host, in between or of others."""
+        if self.config.ghn.kind == "original" or parallel.processes() > 1:
+            return
+        self._improve = Replayed(self._improve_dense)
+        self._improve_value = Replayed(self._improve_critic)
+        if isinstance(self.env, Capturable):
+            self._fly = Replayed(self._fly_dense, [self.env.generator])
 
     def step(self) -> dict[str, float]:
         """One iteration of Algorithm 1; returns what there is to log."""
         for shard in self.shards.values():
             if isinstance(shard, Hardening):
                 shard.set_progress(self.iteration / self.config.iterations)
+        self._lower_floor()
         drawn = self.sampler.draw(self.config.meta_batch)  # a meta-batch of the space
         architectures = parallel.share(drawn)  # what this process trains: all, if it is alone
         rollout = self.collect(architectures)  # estimate their weights, act on-policy
@@ -90,25 +116,36 @@ class Trainer:
         return rollout
 
     def _act(self, architectures: Sequence[Architecture]) -> Rollout:
-        with torch.no_grad():
-            policies, log_std = self.policy(architectures)
         M, shards = len(architectures), len(self.shards)
         E = self.env.num_envs // M
         shape = (self.config.ppo.rollout, M // shards, E, self.env.act_dim)
-        noise = [
+        parts = [
             torch.randn(shape, generator=generator, device=self.device)
             for generator in self.action_generators
         ]
-        rollout, self.where = collect(
-            self.env,
-            self.where,
-            policies,
-            log_std,
-            self.policy.slope,
-            self.observation_norm,
-            noise[0] if shards == 1 else torch.cat(noise, 1),
-        )
-        return rollout
+        noise = parts[0] if shards == 1 else torch.cat(parts, 1)
+        given = (*self.observation_norm.shift_and_scale(), noise)
+        if self.on_cpu:
+            with torch.no_grad():
+                policies, log_std = self.policy(architectures)
+            slope = self.policy.slope
+            fields, self.where = fly(self.env, self.where, policies, log_std, slope, *given)
+        else:
+            self._drawn = architectures
+            if isinstance(self.env, Capturable):
+                self.env.refresh()
+            told = vars(self.policy.tell(architectures)).values()
+            fields, self.where = self._fly(*told, *self.where, *given)
+        return as_rollout(fields)
+
+    def _fly_dense(self, *given: Tensor) -> tuple[dict[str, Tensor], Where]:
+        """A rollout on a GPU, of tensors alone: what the policy is told, where, and `fly`'s."""
+        *told, observation, critic_input, shift, scale, noise = given
+        held = self.env.held() if isinstance(self.env, Capturable) else nullcontext()
+        with held, torch.no_grad():
+            policies, log_std = self.policy.dense(Told(*told), self._drawn)
+            where, slope = (observation, critic_input), self.policy.slope
+            return fly(self.env, where, policies, log_std, slope, shift, scale, noise)
 
     @torch.no_grad()
     def advantages(
@@ -173,10 +210,10 @@ class Trainer:
         }
         mine = len(parallel.share(drawn))
         every = torch.stack([totals(figure, mine) for figure in own.values()])  # (figures, 2, M)
-        figures = dict(zip(own, parallel.gather(every, 2), strict=True))
+        figures = dict(zip(own, parallel.gather(every, 2).cpu(), strict=True))
         (crashes, _), (ends, _) = figures.pop("crash"), figures.pop("end")
         sums, counts = figures["reward"]
-        self.sampler.learn(drawn, (sums / counts).cpu().numpy())
+        self.sampler.learn(drawn, (sums / counts).numpy())
         return {
             **{name: float(sums.sum() / counts.sum()) for name, (sums, counts) in figures.items()},
             "crash_rate": float(crashes.sum() / ends.sum().clamp(min=1)),
@@ -205,61 +242,97 @@ class Trainer:
             partial(self._update_policy, batch, rollout, architectures),
             partial(self._update_critic, batch),
         )
-        alone = self.device.type == "cpu" and parallel.processes() == 1
+        alone = self.on_cpu and parallel.processes() == 1
         policy, critic = side_by_side(tasks) if alone else [task() for task in tasks]
         return policy | critic
 
     def _update_policy(
         self, batch: Batch, rollout: Rollout, architectures: Sequence[Architecture]
     ) -> dict[str, float]:
-        options = self.config.ppo
-        decay = self._decay()
-        old_log_std = rollout.log_std[:, None]
-        losses: list[Tensor] = []
-        kl = 0.0
+        told = () if self.on_cpu else tuple(vars(self.policy.tell(architectures)).values())
+        improve = partial(self._improve_policy, partial(self.policy, architectures))
+        decay = torch.tensor(self._decay(), dtype=torch.float64, device=self.device)
+        figures = []
         for part in self._minibatches(batch):
-            policies, log_std = self.policy(architectures)
-            mean = forward_mean(policies, part.observation, self.policy.slope)
-            with torch.no_grad():
-                drift = ppo.gaussian_kl(part.mean, old_log_std, mean, log_std[:, None])
-                kl = float(parallel.mean(drift))
-            self._adapt_learning_rate(kl)
-            if self._too_far(kl):
-                continue
-            new_log_prob = log_prob(part.action, mean, log_std[:, None])
-            ratio = torch.exp(new_log_prob - part.log_prob)
-            loss = ppo.policy_loss(ratio, part.advantage, options.clip)
+            data = (part.observation, part.action, part.mean, part.log_prob, part.advantage)
+            given = (*data, rollout.log_std[:, None], self.learning_rate, decay)
+            found, rate = improve(*given) if self.on_cpu else self._improve(*told, *given)
+            figures.append(found.clone())
+            self.learning_rate = rate.clone()
+        loss, kls, skips, stds = parallel.mean(torch.stack(figures, 1)).tolist()
+        skipped = sum(skips) / len(skips)
+        return {
+            "policy_loss": sum(loss) / max(1.0, len(loss) - sum(skips)),
+            "kl": kls[-1],
+            "learning_rate": float(self.learning_rate) * self._decay(),
+            "skipped": skipped,
+            "std": stds[-1],
+        }
+
+    def _improve_dense(self, *given: Tensor) -> tuple[Tensor, Tensor]:
+        """`_improve_policy` on a GPU, of tensors alone."""
+        told = Told(*given[:TOLD])
+        return self._improve_policy(partial(self.policy.dense, told, self._drawn), *given[TOLD:])
+
+    def _improve_policy(
+        self,
+        estimate: Callable[[], tuple[Policies, Tensor]],
+        observation: Tensor,
+        action: Tensor,
+        old_mean: Tensor,
+        old_log_prob: Tensor,
+        advantage: Tensor,
+        old_log_std: Tensor,
+        learning_rate: Tensor,
+        decay: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """One gradient step of the clipped objective on the GHN and the stds.
+
+        Returns loss, KL divergence, whether the step was skipped and the mean std, (4,), and the
+        learning rate that the divergence asks for.
+        """
+        options = self.config.ppo
+        policies, log_std = estimate()
+        mean = forward_mean(policies, observation, self.policy.slope)
+        with torch.no_grad():
+            drift = ppo.gaussian_kl(old_mean, old_log_std, mean, log_std[:, None])
+            kl = parallel.mean(drift)
+            learning_rate = self._adapted(learning_rate, kl)
+            skip = self._too_far(kl)
+        loss = torch.zeros_like(kl)
+        if not (self.on_cpu and bool(skip)):
+            ratio = torch.exp(log_prob(action, mean, log_std[:, None]) - old_log_prob)
+            loss = ppo.policy_loss(ratio, advantage, options.clip)
             _descend(
                 self.policy_optimizer,
                 self.policy,
                 loss - options.entropy * log_std.sum(-1).mean(),
-                self.learning_rate * decay,
+                learning_rate * decay,
                 options.max_grad_norm,
+                skip,
             )
-            losses.append(loss.detach())
-        return {
-            "policy_loss": float(parallel.mean(torch.stack(losses).mean())),
-            "kl": kl,
-            "learning_rate": self.learning_rate * decay,
-            "skipped": 1 - len(losses) / (options.epochs * options.minibatches),
-            "std": float(parallel.mean(log_std.detach().exp().mean())),
-        }
+        loss = torch.where(skip, 0.0, loss.detach())
+        std = log_std.detach().exp().mean()
+        return torch.stack((loss, kl, skip.to(kl.dtype), std)), learning_rate
 
     def _update_critic(self, batch: Batch) -> dict[str, float]:
-        options = self.config.ppo
-        losses: list[Tensor] = []
+        rate = self.config.ppo.critic_learning_rate * self._decay()
+        rates = torch.tensor(rate, dtype=torch.float64, device=self.device)
+        losses = []
         for part in self._minibatches(batch):
-            value = self.critic(part.critic_input)
-            loss = ppo.value_loss(value, part.value, part.target, options.value_clip)
-            _descend(
-                self.critic_optimizer,
-                self.critic,
-                loss,
-                options.critic_learning_rate * self._decay(),
-                options.max_grad_norm,
-            )
-            losses.append(loss.detach())
+            given = (part.critic_input, part.value, part.target, rates)
+            loss = self._improve_critic(*given) if self.on_cpu else self._improve_value(*given)
+            losses.append(loss.clone())
         return {"value_loss": float(parallel.mean(torch.stack(losses).mean()))}
+
+    def _improve_critic(
+        self, critic_input: Tensor, old_value: Tensor, target: Tensor, learning_rate: Tensor
+    ) -> Tensor:
+        """One gradient step of the critic; returns its loss."""
+        options = self.config.ppo
+        loss = ppo.value_loss(self.critic(critic_input), old_value, target, options.value_clip)
+        _descend(self.critic_optimizer, self.critic, loss, learning_rate, options.max_grad_norm)
+        return loss.detach()
 
     def _minibatches(self, batch: Batch) -> Iterator[Batch]:
         """The minibatches of all epochs, in order; the same for policy and critic."""
@@ -269,27 +342,36 @@ class Trainer:
             seed = int(np.random.SeedSequence(entropy).generate_state(1)[0])
         return minibatches(batch, self.config.ppo.epochs, seed)
 
-    def _too_far(self, kl: float) -> bool:
+    def _too_far(self, kl: Tensor) -> Tensor:
         """Whether the policy has left the data so far behind that more steps would be blind."""
         target = self.config.ppo.kl_target
-        return target is not None and kl > 4 * target
+        return kl > (math.inf if target is None else 4 * target)
 
-    def _adapt_learning_rate(self, kl: float) -> None:
-        """Keep the KL divergence near its target (rsl_rl's and the original's rule)."""
+    def _adapted(self, rate: Tensor, kl: Tensor) -> Tensor:
+        """The learning rate that keeps the KL divergence near its target (rsl_rl's rule, and the
+        original's).
+        """
         target = self.config.ppo.kl_target
         if target is None:
-            return
+            return rate
         low, high = self.config.ppo.learning_rate_range
-        if kl > 2 * target:
-            self.learning_rate = max(low, self.learning_rate / 1.5)
-        elif 0 < kl < target / 2:
-            self.learning_rate = min(high, self.learning_rate * 1.5)
+        slower, faster = (rate / 1.5).clamp(min=low), (rate * 1.5).clamp(max=high)
+        near = torch.where((kl > 0) & (kl < target / 2), faster, rate)
+        return torch.where(kl > 2 * target, slower, near)
 
     def _decay(self) -> float:
         """Linear decay to 0 over the last share of the run."""
         share = self.config.ppo.decay_last
         left = 1 - self.iteration / self.config.iterations
         return min(1.0, left / share) if share > 0 else 1.0
+
+    def _lower_floor(self) -> None:
+        """Move the floor of the std geometrically to its end, as the learning rate goes to 0."""
+        options = self.config.policy
+        if options.min_std_end is not None:
+            begin, end = math.log(options.min_std), math.log(options.min_std_end)
+            for policy in (self.policy, self.averaged):
+                policy.min_log_std.fill_(end + (begin - end) * self._decay())
 
     @torch.no_grad()
     def _average(self) -> None:
@@ -301,7 +383,7 @@ class Trainer:
 
     def state_dict(self) -> dict[str, Tensor]:
         """Flat tensors, everything that a bit-identical continuation needs, of all processes."""
-        scalars = [float(self.iteration), self.learning_rate]
+        scalars = [float(self.iteration), float(self.learning_rate)]
         state: dict[str, Tensor] = {"trainer.scalars": torch.tensor(scalars, dtype=torch.float64)}
         for name, module in self._modules().items():
             state |= {f"{name}.{key}": value for key, value in module.state_dict().items()}
@@ -315,8 +397,8 @@ class Trainer:
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Go on from `state_dict()`."""
-        iteration, self.learning_rate = state["trainer.scalars"].tolist()
-        self.iteration = int(iteration)
+        iteration, learning_rate = state["trainer.scalars"].cpu()
+        self.iteration, self.learning_rate = int(iteration), learning_rate.to(self.device)
         for name, module in self._modules().items():
             module.load_state_dict(_under(state, name))
         for name, optimizer in self._optimizers().items():
@@ -376,7 +458,7 @@ class Trainer:
             "return_norm": self.return_norm,
         }
 
-    def _optimizers(self) -> dict[str, torch.optim.Optimizer]:
+    def _optimizers(self) -> dict[str, torch.optim.Adam]:
         return {
             "policy_optimizer": self.policy_optimizer,
             "critic_optimizer": self.critic_optimizer,
@@ -384,21 +466,26 @@ class Trainer:
 
 
 def _descend(
-    optimizer: torch.optim.Optimizer,
+    optimizer: torch.optim.Adam,
     module: nn.Module,
     loss: Tensor,
-    learning_rate: float,
+    learning_rate: Tensor,
     max_grad_norm: float,
+    skip: Tensor | None = None,
 ) -> None:
+    """One step of gradient descent, unless `skip` (0-dimensional) says that there is none."""
     optimizer.zero_grad()
     loss.backward()  # type: ignore[no-untyped-call]
     parallel.average_gradients(module.parameters())
     gradients = [p.grad for p in module.parameters() if p.grad is not None]
     norm = nn.utils.get_total_norm(gradients)
-    if norm > max_grad_norm:  # seldom: most of the time a pass over all gradients is saved
+    # Seldom on a CPU: most of the time a pass over all gradients is saved. A GPU is not asked.
+    if not norm.is_cpu or norm > max_grad_norm:
         nn.utils.clip_grads_with_norm_(module.parameters(), max_grad_norm, norm)
     for group in optimizer.param_groups:
-        group["lr"] = learning_rate
+        group["lr"] = float(learning_rate) if norm.is_cpu else learning_rate.float()
+    if not norm.is_cpu and skip is not None:
+        optimizer.found_inf = skip.float()  # type: ignore[attr-defined]  # fused: does nothing then
     optimizer.step()
 
 

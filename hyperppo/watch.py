@@ -39,9 +39,9 @@ def progress_figures(log: dict[str, float], speed: float) -> str:
 
 
 def snapshot(trainer: Trainer, out: Path) -> Run:
-    """What a training would leave if it ended now, on the CPU: further steps do not change it."""
-    policy = copy.deepcopy(trainer.averaged).cpu()
-    norm = copy.deepcopy(trainer.observation_norm).cpu()
+    """What a training would leave if it ended now: further steps do not change it."""
+    policy = copy.deepcopy(trainer.averaged)
+    norm = copy.deepcopy(trainer.observation_norm)
     return Run(out, trainer.config, trainer.space, {}, policy, norm, trainer.iteration)
 
 

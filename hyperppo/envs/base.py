@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -19,7 +20,9 @@ class Step:
     reward: Tensor  # (N,) float32
     terminated: Tensor  # (N,) bool: a true end, its value is 0
     truncated: Tensor  # (N,) bool: the time limit; the state before the reset still has a value
-    final_critic_input: Tensor  # (critic_dim, K) float32: before the reset, where truncated
+    # (critic_dim, K) float32: before the reset, of the K truncated environments; or of all N, where
+    # picking them out would mean to wait for the device.
+    final_critic_input: Tensor
     metrics: dict[str, Tensor]  # each (N,) float32: the task's own figures; NaN: does not count
 
 
@@ -62,6 +65,21 @@ class Task:
     options: type[Any]  # a validated dataclass, every field with its default
     make: Callable[[int, Any, int, str], VectorEnv]  # (num_envs, options, seed, device)
     side_by_side: int = 8192  # environments that evaluation steps together: the best size
+
+
+@runtime_checkable
+class Capturable(Protocol):
+    """A task whose steps on a GPU are the same operations every time, asking the device nothing:
+    a whole rollout can be captured and replayed (`hyperppo.graphs`).
+    """
+
+    generator: torch.Generator  # all randomness of the steps
+
+    def refresh(self) -> None:
+        """Before a rollout: draw anew, in place, what its steps use up."""
+
+    def held(self) -> AbstractContextManager[None]:
+        """A rollout within this ends with the state in the very tensors where it began."""
 
 
 @runtime_checkable

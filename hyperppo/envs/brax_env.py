@@ -83,14 +83,13 @@ class BraxEnv:
             self._state, self._starts, self._time, self._key, self._jax.numpy.from_dlpack(rows)
         )
         observation, final, reward, terminated, truncated = map(_to_torch, seen)
-        truncated = truncated.bool()
         return Step(
             observation=observation,
             critic_input=observation,
             reward=reward,
             terminated=terminated.bool(),
-            truncated=truncated,
-            final_critic_input=final[:, truncated],
+            truncated=truncated.bool(),
+            final_critic_input=final,
             metrics={},
         )
 

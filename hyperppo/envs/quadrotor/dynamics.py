@@ -189,7 +189,8 @@ def keep_in_room(state: State) -> State:
             z.clamp(0.0, ROOM_HEIGHT),
         )
     )
-    if torch.equal(position, state.position):  # nearly always; the comparison below is slow
+    # Nearly always on a CPU, where the comparison below is slow; a GPU is not asked.
+    if position.is_cpu and torch.equal(position, state.position):
         return state
     velocity = state.velocity.masked_fill(position != state.position, 0.0)
     return State(position, velocity, state.attitude, state.angular_velocity, state.motor)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -16,10 +18,14 @@ from hyperppo.envs.quadrotor.noise import NoisePool
 from hyperppo.envs.quadrotor.options import QuadrotorOptions
 from hyperppo.envs.quadrotor.spawn import spawn
 from hyperppo.envs.quadrotor.world import (
+    World,
+    copy_over,
     critic_dim,
     goal_now,
     look,
     overwrite,
+    replace_where,
+    same,
     tensors,
 )
 from hyperppo.errors import HyperPPOError
@@ -28,6 +34,7 @@ RECOVERY_S = 2.0  # how long a thrown vehicle may be upside down
 SETTLED_S = 3.0  # the tracking error counts from here on: before it, the vehicle is on its way
 _THROW = goals.SCENARIOS.index("throw")
 _SPARES = 1024  # episode starts drawn together: one by one they would cost a step's time
+_SPARE_STEPS = 32  # for which every environment's spare start is kept on a GPU
 
 
 class QuadrotorEnv:
@@ -65,8 +72,10 @@ class QuadrotorEnv:
         self._throws = options.scenarios.get("throw", 0.0) > 0
         self._nan = torch.tensor(math.nan, device=self.device)
         self._hardness = 1.0
+        self._masked = self.device.type != "cpu"  # no step asks a GPU what has happened
         self.world = spawn(options, num_envs, self.generator)
-        self._refill()
+        self._spares, self._seen_of_spares = self._draw_spares()
+        self._used = 0
 
     def set_progress(self, progress: float) -> None:
         """Harden the episodes that follow: see `QuadrotorOptions.ramp`."""
@@ -155,13 +164,31 @@ class QuadrotorEnv:
     def _turn_over(self, crashed: Tensor, truncated: Tensor, seen: Tensor) -> Tensor:
         """Go on to the next goal segment or episode where one is over; `seen` shows it, in place.
 
-        Returns the critic's input before the reset, (critic_dim, K), of the K truncated episodes.
+        Returns the critic's input before the reset, (critic_dim, K), of the K truncated episodes;
+        of all N where that is not asked.
         """
         over = self.world.segment_time >= self.world.goal.duration * self.options.control_hz
+        if self._masked:
+            return self._turn_over_masked(crashed | truncated, over, seen)
         events = torch.nonzero(crashed | truncated | over).squeeze(1)
         self._next_segment(events[over[events]])
         final = seen[:, events[truncated[events]]]
         self._restart(events[(crashed | truncated)[events]], seen)
+        return final
+
+    def _turn_over_masked(self, ended: Tensor, over: Tensor, seen: Tensor) -> Tensor:
+        """`_turn_over` with the same operations whatever happened; every environment has a spare
+        start, drawn anew after as many steps as an episode that ends at once takes to end again.
+        """
+        world = self.world
+        replace_where(world.goal, over, goals.next_segment(world.goal, self.generator))
+        world.segment_time.masked_fill_(over, 0)
+        if self._used >= _SPARE_STEPS and not torch.cuda.is_current_stream_capturing():
+            self._refill()
+        self._used += 1
+        replace_where(world, ended, self._spares)
+        final = seen.clone()
+        seen.copy_(torch.where(ended, self._seen_of_spares, seen))
         return final
 
     def _next_segment(self, index: Tensor) -> None:
@@ -171,10 +198,32 @@ class QuadrotorEnv:
             overwrite(goal, index, goals.next_segment(replace(goal, **parts), self.generator), 0)
             self.world.segment_time[index] = 0
 
+    def _draw_spares(self) -> tuple[World, Tensor]:
+        """Episode starts, and how they look."""
+        count = self.num_envs if self._masked else _SPARES
+        spares = spawn(self.options, count, self.generator, self._hardness)
+        return spares, look(spares, self.options, self._noise, first=True).seen
+
     def _refill(self) -> None:
-        spares = spawn(self.options, _SPARES, self.generator, self._hardness)
-        self._spares, self._used = spares, 0
-        self._seen_of_spares = look(self._spares, self.options, self._noise, first=True).seen
+        spares, seen = self._draw_spares()
+        self._used = 0
+        if self._masked:  # in place: a captured rollout looks there
+            copy_over(self._spares, spares)
+            self._seen_of_spares.copy_(seen)
+        else:
+            self._spares, self._seen_of_spares = spares, seen
+
+    def refresh(self) -> None:
+        """Draw new episode starts."""
+        self._refill()
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Within this, steps end with the state in the very tensors where it was."""
+        before = same(self.world)
+        yield
+        copy_over(before, self.world)
+        self.world = before
 
     def _restart(self, index: Tensor, seen: Tensor) -> None:
         """Start new episodes in the environments `index`; `seen` shows them, in place."""

@@ -13,8 +13,8 @@ static "same goal" and "different goal" are one scenario.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -60,14 +60,15 @@ class Goal:
     gust: Tensor | None  # (3, N) m/s, the segment's peak wind; None where no scenario has wind
 
 
-def _box(reach: Sequence[float], count: int, num: int, generator: torch.Generator) -> Tensor:
+def _box(reach: tuple[float, ...], count: int, num: int, generator: torch.Generator) -> Tensor:
     """`count` random points around the room's centre, (count, 3, num) m."""
     device = generator.device
     unit = torch.rand((count, 3, num), generator=generator, device=device) * 2 - 1
     return _column(CENTRE, device) + _column(reach, device) * unit
 
 
-def _column(values: Sequence[float], device: torch.device) -> Tensor:
+@lru_cache(maxsize=64)
+def _column(values: tuple[float, ...], device: torch.device) -> Tensor:
     return torch.tensor(values, device=device)[:, None]
 
 
@@ -78,8 +79,7 @@ def _between(low_high: tuple[float, float], num: int, generator: torch.Generator
 
 def _is(goal: Goal, *names: str) -> Tensor:
     """(N,) bool: the scenarios among `names`."""
-    codes = torch.tensor([SCENARIOS.index(name) for name in names], device=goal.scenario.device)
-    return torch.isin(goal.scenario, codes)
+    return torch.stack([goal.scenario == SCENARIOS.index(name) for name in names]).any(0)
 
 
 def shares(name: str) -> dict[str, float]:

@@ -161,6 +161,30 @@ def tensors(world: Any, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
             yield from tensors(value, f"{prefix}{f.name}.")
 
 
+def same(world: Any) -> Any:
+    """The same tensors in a World, or a part of one, of its own."""
+    parts = {f.name: getattr(world, f.name) for f in fields(world)}
+    return type(world)(
+        **{n: x if x is None or isinstance(x, Tensor) else same(x) for n, x in parts.items()}
+    )
+
+
+def copy_over(world: Any, fresh: Any) -> None:
+    """Put what `fresh` holds into the tensors of `world`."""
+    for (_, old), (_, new) in zip(tensors(world), tensors(fresh), strict=True):
+        if old is not new:
+            old.copy_(new)
+
+
+def replace_where(world: Any, chosen: Tensor, fresh: Any) -> None:
+    """Put the columns of `fresh` where `chosen` (N,) in place of those of `world`.
+
+    Both are a World, or the same part of one, of N columns.
+    """
+    for (_, old), (_, new) in zip(tensors(world), tensors(fresh), strict=True):
+        old.copy_(torch.where(chosen, new, old))
+
+
 def overwrite(world: Any, index: Tensor, fresh: Any, first: int) -> None:
     """Put columns first, first + 1, ... of `fresh` in place of the columns `index` of `world`.
 
