@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import shutil
 from dataclasses import dataclass
 from functools import cached_property
@@ -189,6 +190,7 @@ def load_run(path: Path, device: str = "cpu") -> Run:
                 {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
             )
         iteration = int(tensors["trainer.scalars"][0])
+        policy.min_log_std.fill_(math.log(config.min_std(iteration)))
         conventions = data["conventions"]
     except (KeyError, RuntimeError, TypeError) as error:
         reason = str(error).splitlines()[0]

@@ -50,7 +50,7 @@ class PolicyConfig:
     std: Std | None = None  # None: as the algorithm says (csd: common, vsd: table, ppo: common)
     init_std: float = 0.5
     min_std: float = 0.15
-    min_std_end: float | None = None  # the floor's end, as the learning rate goes to 0
+    min_std_end: float | None = None  # where `min_std` has gone at the end; None: nowhere
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -106,6 +106,19 @@ class RunConfig:
     def iterations(self) -> int:
         """Number of iterations, at least one."""
         return max(1, round(self.steps / (self.num_envs * self.ppo.rollout)))
+
+    def decay(self, iteration: int) -> float:
+        """Share of the learning rate that is left: linear to 0 over the last share of the run."""
+        share = self.ppo.decay_last
+        left = 1 - iteration / self.iterations
+        return min(1.0, left / share) if share > 0 else 1.0
+
+    def min_std(self, iteration: int) -> float:
+        """Floor of the standard deviation: moves geometrically to its end, as `decay` to 0."""
+        begin, end = self.policy.min_std, self.policy.min_std_end
+        if end is None:
+            return begin
+        return float(end * (begin / end) ** self.decay(iteration))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""

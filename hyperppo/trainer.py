@@ -89,7 +89,8 @@ class Trainer:
         for shard in self.shards.values():
             if isinstance(shard, Hardening):
                 shard.set_progress(self.iteration / self.config.iterations)
-        self._lower_floor()
+        for policy in (self.policy, self.averaged):
+            policy.min_log_std.fill_(math.log(self.config.min_std(self.iteration)))
         drawn = self.sampler.draw(self.config.meta_batch)  # a meta-batch of the space
         architectures = parallel.share(drawn)  # what this process trains: all, if it is alone
         rollout = self.collect(architectures)  # estimate their weights, act on-policy
@@ -251,7 +252,9 @@ class Trainer:
     ) -> dict[str, float]:
         told = () if self.on_cpu else tuple(vars(self.policy.tell(architectures)).values())
         improve = partial(self._improve_policy, partial(self.policy, architectures))
-        decay = torch.tensor(self._decay(), dtype=torch.float64, device=self.device)
+        decay = torch.tensor(
+            self.config.decay(self.iteration), dtype=torch.float64, device=self.device
+        )
         figures = []
         for part in self._minibatches(batch):
             data = (part.observation, part.action, part.mean, part.log_prob, part.advantage)
@@ -264,7 +267,7 @@ class Trainer:
         return {
             "policy_loss": sum(loss) / max(1.0, len(loss) - sum(skips)),
             "kl": kls[-1],
-            "learning_rate": float(self.learning_rate) * self._decay(),
+            "learning_rate": float(self.learning_rate) * self.config.decay(self.iteration),
             "skipped": skipped,
             "std": stds[-1],
         }
@@ -316,7 +319,7 @@ class Trainer:
         return torch.stack((loss, kl, skip.to(kl.dtype), std)), learning_rate
 
     def _update_critic(self, batch: Batch) -> dict[str, float]:
-        rate = self.config.ppo.critic_learning_rate * self._decay()
+        rate = self.config.ppo.critic_learning_rate * self.config.decay(self.iteration)
         rates = torch.tensor(rate, dtype=torch.float64, device=self.device)
         losses = []
         for part in self._minibatches(batch):
@@ -358,20 +361,6 @@ class Trainer:
         slower, faster = (rate / 1.5).clamp(min=low), (rate * 1.5).clamp(max=high)
         near = torch.where((kl > 0) & (kl < target / 2), faster, rate)
         return torch.where(kl > 2 * target, slower, near)
-
-    def _decay(self) -> float:
-        """Linear decay to 0 over the last share of the run."""
-        share = self.config.ppo.decay_last
-        left = 1 - self.iteration / self.config.iterations
-        return min(1.0, left / share) if share > 0 else 1.0
-
-    def _lower_floor(self) -> None:
-        """Move the floor of the std geometrically to its end, as the learning rate goes to 0."""
-        options = self.config.policy
-        if options.min_std_end is not None:
-            begin, end = math.log(options.min_std), math.log(options.min_std_end)
-            for policy in (self.policy, self.averaged):
-                policy.min_log_std.fill_(end + (begin - end) * self._decay())
 
     @torch.no_grad()
     def _average(self) -> None:
