@@ -320,7 +320,7 @@ class Trainer:
 
     def _update_critic(self, batch: Batch) -> dict[str, float]:
         rate = self.config.ppo.critic_learning_rate * self.config.decay(self.iteration)
-        rates = torch.tensor(rate, dtype=torch.float64, device=self.device)
+        rates = self.learning_rate.new_tensor(rate)
         losses = []
         for part in self._minibatches(batch):
             given = (part.critic_input, part.value, part.target, rates)

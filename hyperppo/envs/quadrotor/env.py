@@ -183,7 +183,8 @@ class QuadrotorEnv:
         world = self.world
         replace_where(world.goal, over, goals.next_segment(world.goal, self.generator))
         world.segment_time.masked_fill_(over, 0)
-        if self._used >= _SPARE_STEPS and not torch.cuda.is_current_stream_capturing():
+        capturing = torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()
+        if self._used >= _SPARE_STEPS and not capturing:
             self._refill()
         self._used += 1
         replace_where(world, ended, self._spares)

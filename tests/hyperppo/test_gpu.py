@@ -1,0 +1,62 @@
+"""What only a GPU can show; skipped where there is none."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from hyperppo.checkpoint import run_space
+from hyperppo.config import make_config
+from hyperppo.envs.registry import make_env, resolve_options
+from hyperppo.policy import forward_mean
+from hyperppo.trainer import Trainer
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+
+
+def trainer(device: str = "cuda", **given) -> Trainer:
+    data = {"device": device, "num_envs": 256, "steps": 2_000_000, **given}
+    data["env"] = resolve_options("quadrotor", data.get("env", {}))
+    config = make_config(data)
+    env = make_env("quadrotor", config.env, config.num_envs, 0, device)
+    return Trainer(config, run_space(config, env.obs_dim, env.act_dim), env)
+
+
+@pytest.mark.parametrize(
+    "given", [{}, {"algo": "vsd"}, {"algo": "ppo", "architecture": (64, 64), "meta_batch": 1}]
+)
+def test_a_captured_training_is_the_one_launched_step_by_step(given):
+    captured, plain = trainer(**given), trainer(**given)
+    plain._fly, plain._improve = plain._fly_dense, plain._improve_dense
+    plain._improve_value = plain._improve_critic
+    for _ in range(5):
+        ours, theirs = captured.step(), plain.step()
+    assert captured._improve._graph is not None
+    for name in ("reward", "kl", "value_loss", "std", "learning_rate"):
+        assert ours[name] == pytest.approx(theirs[name], rel=0.02, abs=1e-4), name
+
+
+def test_policies_are_the_ones_that_a_cpu_has():
+    on_gpu, on_cpu = trainer(), trainer("cpu")
+    architectures = on_cpu.sampler.draw(16)
+    observation = torch.randn(16, 8, on_cpu.env.obs_dim)
+    with torch.no_grad():
+        policies, _ = on_cpu.policy(architectures)
+        expected = forward_mean(policies, observation, on_cpu.policy.slope)
+        on_gpu.policy.load_state_dict(on_cpu.policy.state_dict())
+        policies, _ = on_gpu.policy.dense(on_gpu.policy.tell(architectures), architectures)
+        mean = forward_mean(policies, observation.cuda(), on_gpu.policy.slope)
+    torch.testing.assert_close(mean.cpu(), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_training_learns_and_goes_on_from_a_checkpoint():
+    first = trainer(num_envs=1024, steps=20_000_000)
+    begin = first.step()["reward"]
+    for _ in range(60):
+        log = first.step()
+    assert log["reward"] > begin + 1.0
+    state = first.state_dict()
+    second = trainer(num_envs=1024, steps=20_000_000)
+    second.load_state_dict(state)
+    assert second.iteration == first.iteration
+    assert second.step()["reward"] == pytest.approx(first.step()["reward"], abs=0.2)
