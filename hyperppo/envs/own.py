@@ -114,6 +114,8 @@ def check_env(task: str, env: VectorEnv, num_envs: int, device: str) -> None:
     if not isinstance(step, Step):
         raise HyperPPOError(f"task {task}: step() must return a hyperppo.envs.base.Step")
     ended = int(step.truncated.sum()) if isinstance(step.truncated, Tensor) else 0
+    if getattr(step.final_critic_input, "shape", ())[1:] == (num_envs,):
+        ended = num_envs  # those of all
     for name, shape, dtype in (
         ("observation", (env.obs_dim, num_envs), torch.float32),
         ("critic_input", (env.critic_dim, num_envs), torch.float32),

@@ -1,6 +1,7 @@
 """The shipped run through the user's commands, as `make demo` runs them."""
 
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -14,6 +15,7 @@ from hyperppo.checkpoint import load_run
 from hyperppo.envs.quadrotor.plants import plant_options
 from hyperppo.evaluate import evaluate
 from hyperppo.pretrained import path as shipped
+from hyperppo.space import parse_architecture
 
 ROOT = Path(__file__).parents[2]
 needs_cross = pytest.mark.skipif(
@@ -49,6 +51,16 @@ def test_the_main_job_on_the_shipped_run_ends_with_a_verified_package_and_a_late
     assert manifest["numerics"]["observations"] >= 1000
     assert manifest["numerics"]["host_c_vs_target"] <= manifest["numerics"]["tolerance"]
     assert manifest["choice"]["metrics"]["crash_rate"] <= 0.05
+
+    # The return that the compiled C earned is the one that torch earns.
+    run, flown = load_run(shipped("crazyflie21")), manifest["closed_loop"]
+    chosen = parse_architecture(manifest["architecture"]["name"])
+    in_torch = evaluate(run, [chosen], flown["episodes"], 5)
+    assert flown["episodes"] >= 64
+    assert flown["crash_low"] <= flown["crash_rate"] <= flown["crash_high"] <= 0.25
+    error = math.hypot(flown["return_stderr"], in_torch.return_stderr[0])
+    assert abs(flown["return_mean"] - in_torch.return_mean[0]) < 4 * error
+    assert "flown by the compiled C" in compiled.stderr + compiled.stdout
 
     checked = command("hil.cli", "run", str(out), "--inferences", "1000", "--json")
     assert checked.returncode == 0, checked.stderr
