@@ -68,8 +68,8 @@ class Trainer:
             parallel.same(module)
         self._drawn: Sequence[Architecture] = ()
         self._fly: Callable[..., tuple[dict[str, Tensor], Where]] = self._fly_dense
-        self._improve: Callable[..., tuple[Tensor, Tensor]] = self._improve_dense
-        self._improve_value: Callable[..., Tensor] = self._improve_critic
+        self._policy_step: Callable[..., tuple[Tensor, Tensor]] = self._improve_dense
+        self._critic_step: Callable[..., Tensor] = self._improve_critic
         if self.device.type == "cuda":
             self._capture()
         self.where = env.reset()
@@ -79,8 +79,8 @@ class Trainer:
         """Launch as whole CUDA graphs what asks nothing of the host, in between or of others."""
         if self.config.ghn.kind == "original" or parallel.processes() > 1:
             return
-        self._improve = Replayed(self._improve_dense)
-        self._improve_value = Replayed(self._improve_critic)
+        self._policy_step = Replayed(self._improve_dense)
+        self._critic_step = Replayed(self._improve_critic)
         if isinstance(self.env, Capturable):
             self._fly = Replayed(self._fly_dense, [self.env.generator])
 
@@ -259,7 +259,7 @@ class Trainer:
         for part in self._minibatches(batch):
             data = (part.observation, part.action, part.mean, part.log_prob, part.advantage)
             given = (*data, rollout.log_std[:, None], self.learning_rate, decay)
-            found, rate = improve(*given) if self.on_cpu else self._improve(*told, *given)
+            found, rate = improve(*given) if self.on_cpu else self._policy_step(*told, *given)
             figures.append(found.clone())
             self.learning_rate = rate.clone()
         loss, kls, skips, stds = parallel.mean(torch.stack(figures, 1)).tolist()
@@ -324,7 +324,7 @@ class Trainer:
         losses = []
         for part in self._minibatches(batch):
             given = (part.critic_input, part.value, part.target, rates)
-            loss = self._improve_critic(*given) if self.on_cpu else self._improve_value(*given)
+            loss = self._improve_critic(*given) if self.on_cpu else self._critic_step(*given)
             losses.append(loss.clone())
         return {"value_loss": float(parallel.mean(torch.stack(losses).mean()))}
 

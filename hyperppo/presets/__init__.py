@@ -1,4 +1,7 @@
-"""Settings of whole runs, as data: `FAMILY.toml`, a table a preset, sources beside the values."""
+"""Settings of whole runs, as data: `FAMILY.toml`, a table a preset, sources beside the values.
+
+A preset's `base` names another one, over which its own settings go.
+"""
 
 from __future__ import annotations
 
@@ -23,8 +26,23 @@ def preset(task: str, name: str) -> dict[str, Any]:
     known.setdefault(DEFAULT, {})
     if name not in known:
         raise HyperPPOError(f"{task} has no preset '{name}': it has {', '.join(sorted(known))}")
-    settings: dict[str, Any] = known[name]
-    return settings
+    return _whole(known, name)
+
+
+def _whole(known: dict[str, Any], name: str) -> dict[str, Any]:
+    own = dict(known[name])
+    base = own.pop("base", None)
+    return own if base is None else _over(_whole(known, base), own)
+
+
+def _over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """Nested settings, those of `above` where both have one."""
+    both = below.keys() & above.keys()
+    return {
+        **below,
+        **above,
+        **{k: _over(below[k], above[k]) for k in both if isinstance(above[k], dict)},
+    }
 
 
 def _with_none(data: Any) -> Any:

@@ -27,11 +27,11 @@ def trainer(device: str = "cuda", **given) -> Trainer:
 )
 def test_a_captured_training_is_the_one_launched_step_by_step(given):
     captured, plain = trainer(**given), trainer(**given)
-    plain._fly, plain._improve = plain._fly_dense, plain._improve_dense
-    plain._improve_value = plain._improve_critic
+    plain._fly, plain._policy_step = plain._fly_dense, plain._improve_dense
+    plain._critic_step = plain._improve_critic
     for _ in range(5):
         ours, theirs = captured.step(), plain.step()
-    assert captured._improve._graph is not None
+    assert captured._policy_step._graph is not None
     for name in ("reward", "kl", "value_loss", "std", "learning_rate"):
         assert ours[name] == pytest.approx(theirs[name], rel=0.02, abs=1e-4), name
 
