@@ -29,25 +29,26 @@ def draw_run(run: Path, path: Path) -> dict[str, int]:
     """
     read_config(run)
     metrics, evaluations = read_lines(run / METRICS), read_lines(run / EVALUATIONS)
-    if not metrics:
+    rows = bool(metrics) + bool(evaluations)
+    if not rows:
         raise HyperPPOError(f"{run} has not logged an iteration yet: nothing to draw")
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    rows = 2 if evaluations else 1
     figure, axes = plt.subplots(
         rows, 2, figsize=(11, 3.8 * rows), layout="constrained", squeeze=False
     )
     figure.suptitle(run.resolve().name)
-    _draw_learning(axes[0, 0], metrics)
-    _draw_task(axes[0, 1], metrics)
+    if metrics:
+        _draw_learning(axes[0, 0], metrics)
+        _draw_task(axes[0, 1], metrics)
     if evaluations:
-        _draw_figure_3(axes[1, 0], axes[1, 1], evaluations)
+        _draw_figure_3(axes[-1, 0], axes[-1, 1], evaluations)
     for axis in axes.flat:
         axis.set_xlabel("million steps")
-        axis.set_xlim(0, metrics[-1]["steps"] / 1e6)
+        axis.set_xlim(0, max(log[-1]["steps"] for log in (metrics, evaluations) if log) / 1e6)
         axis.grid(alpha=0.3)
     with replacing(path) as temporary:
         figure.savefig(temporary, format="png", dpi=110)

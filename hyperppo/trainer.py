@@ -324,8 +324,7 @@ class Trainer:
         losses = []
         for part in self._minibatches(batch):
             given = (part.critic_input, part.value, part.target, rates)
-            loss = self._improve_critic(*given) if self.on_cpu else self._critic_step(*given)
-            losses.append(loss.clone())
+            losses.append(self._critic_step(*given).clone())
         return {"value_loss": float(parallel.mean(torch.stack(losses).mean()))}
 
     def _improve_critic(
