@@ -56,11 +56,18 @@ def test_every_value_of_the_paper_has_its_source_beside_it() -> None:
                 assert re.search(r"#\s+\S", line), f"{name}: {line}"
 
 
-def test_the_shipped_run_is_the_robust_preset_on_the_wide_plant() -> None:
-    given = preset("quadrotor", "robust")
+def test_the_shipped_run_is_the_gpu_preset_on_the_wide_plant() -> None:
+    given = preset("quadrotor", "robust-gpu") | {"task": "quadrotor", "device": "cuda"}
     env = {**given["env"], **plant_options("wide")}
-    config = make_config({**given, "task": "quadrotor", "env": resolve_options("quadrotor", env)})
+    config = make_config({**given, "env": resolve_options("quadrotor", env)})
     assert read_config(path("crazyflie21"))[1].to_dict() == config.to_dict()
+
+
+def test_a_preset_goes_over_its_base() -> None:
+    base, whole = preset("quadrotor", "robust"), preset("quadrotor", "robust-gpu")
+    assert (whole["num_envs"], whole["policy"]) == (16_384, {"min_std_end": 0.05})
+    assert whole["env"] == {**base["env"], "reward": {"near": 1.0, "near_m": 0.1}}
+    assert (whole["ppo"], "base" in whole) == (base["ppo"], False)
 
 
 @pytest.mark.parametrize("task", ["mine:make", "pendulum"])
