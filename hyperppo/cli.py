@@ -93,7 +93,6 @@ def train(
 
     from hyperppo import parallel, presets
     from hyperppo import train as job
-    from hyperppo.checkpoint import check_device
     from hyperppo.config import make_config
     from hyperppo.envs.quadrotor.plants import plant_options
     from hyperppo.envs.registry import resolve_options
@@ -124,7 +123,6 @@ def train(
             given["env"] = {**given.get("env", {}), **plant_options(plant)}
         config = make_config(given, set_ or [])
         config = make_config({**config.to_dict(), "env": resolve_options(task, config.env)})
-        check_device(config.device)
     with job.locked(directory):
         if resume:
             trainer = job.resume(directory)

@@ -24,6 +24,7 @@ from hyperppo.checkpoint import (
     EVALUATIONS,
     LOCK,
     METRICS,
+    check_device,
     read_checkpoint,
     read_config,
     run_space,
@@ -91,6 +92,7 @@ def resume(out: Path) -> Trainer:
 
 
 def _trainer(config: RunConfig, iteration: int = 0) -> Trainer:
+    check_device(config.device)
     env = training_env(config, iteration)
     return Trainer(config, run_space(config, env.obs_dim, env.act_dim), env)
 

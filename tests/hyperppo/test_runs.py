@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from hyperppo.checkpoint import export_run, load_run
 from hyperppo.errors import HyperPPOError
 from hyperppo.evaluate import evaluate, record_observations
 from hyperppo.files import replacing
+from hyperppo.pretrained import path as shipped
 
 
 def test_a_run_gives_any_policy_of_its_space(small_run: Path) -> None:
@@ -160,3 +163,29 @@ def test_recorded_observations_repeat_and_cover_an_episode(small_run: Path) -> N
     assert a.dtype == np.float32
     np.testing.assert_array_equal(a, b)
     assert len(np.unique(a, axis=0)) == 300
+
+
+@pytest.mark.parametrize("device", ["banana", "meta:7:1", "cuda"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["train", "quadrotor", "--steps", "1000", "--out", "OUT"],
+        ["experiment", "fig5", "--scale", "0.00001", "--out", "OUT"],
+        ["evaluate", str(shipped("crazyflie21")), "--arch", "4"],
+    ],
+)
+def test_a_device_that_is_not_there_is_said_in_one_line(
+    command: list[str], device: str, tmp_path: Path
+) -> None:
+    if device == "cuda" and torch.cuda.is_available():
+        pytest.skip("it is there")
+    given = [str(tmp_path / "run") if word == "OUT" else word for word in command]
+    code = f"import sys; sys.argv = {['hyperppo', *given, '--device', device]!r}\n"
+    code += "from hyperppo.cli import main; main()"
+    ended = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 2
+    assert f"error: --device {device}: torch has no such device here" in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert not list(tmp_path.glob("run/checkpoint*"))
