@@ -205,12 +205,9 @@ def load_run(path: Path, device: str = "cpu") -> Run:
 
 def check_device(device: str) -> None:
     """Raise HyperPPOError for a device that torch does not have here."""
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError):
-        raise HyperPPOError(
-            f"--device {device}: torch has no such device here: use --device cpu"
-        ) from None
+    gpus = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
+    if device not in ("cpu", *gpus, *(["cuda"] if gpus else [])):
+        raise HyperPPOError(f"--device {device}: torch has no such device here: use --device cpu")
 
 
 def run_space(config: RunConfig, obs_dim: int, act_dim: int) -> SearchSpace:

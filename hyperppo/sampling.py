@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Literal
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from hyperppo.space import Architecture, SearchSpace
 
@@ -60,3 +62,34 @@ class ArchitectureSampler:
             g = self.group[self.space.index(architecture)]
             old = self.reward[g]
             self.reward[g] = value if np.isnan(old) else _MEMORY * old + (1 - _MEMORY) * value
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Everything that changes."""
+        return {
+            "generator": _packed(self.generator),
+            "reward": torch.from_numpy(self.reward),
+        }
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Go on from `state_dict()`."""
+        _unpack(self.generator, state["generator"])
+        self.reward = state["reward"].cpu().numpy().copy()
+
+
+def _packed(generator: np.random.Generator) -> Tensor:
+    """PCG64's state as bytes: two 128-bit integers and the buffered half word."""
+    state = generator.bit_generator.state
+    words = [state["state"]["state"], state["state"]["inc"], state["has_uint32"], state["uinteger"]]
+    raw = b"".join(int(word).to_bytes(16, "little") for word in words)
+    return torch.frombuffer(bytearray(raw), dtype=torch.uint8)
+
+
+def _unpack(generator: np.random.Generator, packed: Tensor) -> None:
+    raw = packed.cpu().numpy().tobytes()
+    words = [int.from_bytes(raw[i : i + 16], "little") for i in range(0, 64, 16)]
+    generator.bit_generator.state = {
+        "bit_generator": "PCG64",
+        "state": {"state": words[0], "inc": words[1]},
+        "has_uint32": words[2],
+        "uinteger": words[3],
+    }

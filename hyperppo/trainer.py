@@ -18,6 +18,7 @@ from hyperppo import parallel, ppo
 from hyperppo.batch import Batch, cut, minibatches, mix
 from hyperppo.config import RunConfig
 from hyperppo.critic import Critic, architecture_features
+from hyperppo.descent import descend
 from hyperppo.envs.base import Capturable, Hardening, VectorEnv
 from hyperppo.envs.shards import shard_seed, shards_of
 from hyperppo.errors import HyperPPOError
@@ -306,7 +307,7 @@ class Trainer:
         if not (self.on_cpu and bool(skip)):
             ratio = torch.exp(log_prob(action, mean, log_std[:, None]) - old_log_prob)
             loss = ppo.policy_loss(ratio, advantage, options.clip)
-            _descend(
+            descend(
                 self.policy_optimizer,
                 self.policy,
                 loss - options.entropy * log_std.sum(-1).mean(),
@@ -333,7 +334,7 @@ class Trainer:
         """One gradient step of the critic; returns its loss."""
         options = self.config.ppo
         loss = ppo.value_loss(self.critic(critic_input), old_value, target, options.value_clip)
-        _descend(self.critic_optimizer, self.critic, loss, learning_rate, options.max_grad_norm)
+        descend(self.critic_optimizer, self.critic, loss, learning_rate, options.max_grad_norm)
         return loss.detach()
 
     def _minibatches(self, batch: Batch) -> Iterator[Batch]:
@@ -379,8 +380,7 @@ class Trainer:
             for i, slots in optimizer.state_dict()["state"].items():
                 state |= {f"{name}.{i}.{key}": value for key, value in slots.items()}
         state |= parallel.union(self._shards_state())
-        state["sampler.generator"] = _pack_generator(self.sampler.generator)
-        state["sampler.reward"] = torch.from_numpy(self.sampler.reward)
+        state |= {f"sampler.{key}": value for key, value in self.sampler.state_dict().items()}
         return state
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
@@ -411,8 +411,7 @@ class Trainer:
                 torch.cat(parts, -1) for parts in columns.values()
             )
             self.where = (observation, critic_input)
-        _unpack_generator(self.sampler.generator, state["sampler.generator"])
-        self.sampler.reward = state["sampler.reward"].cpu().numpy().copy()
+        self.sampler.load_state_dict(_under(state, "sampler"))
 
     def _columns(self) -> dict[str, Tensor]:
         """What has one column an environment."""
@@ -453,49 +452,6 @@ class Trainer:
         }
 
 
-def _descend(
-    optimizer: torch.optim.Adam,
-    module: nn.Module,
-    loss: Tensor,
-    learning_rate: Tensor,
-    max_grad_norm: float,
-    skip: Tensor | None = None,
-) -> None:
-    """One step of gradient descent, unless `skip` (0-dimensional) says that there is none."""
-    optimizer.zero_grad()
-    loss.backward()  # type: ignore[no-untyped-call]
-    parallel.average_gradients(module.parameters())
-    gradients = [p.grad for p in module.parameters() if p.grad is not None]
-    norm = nn.utils.get_total_norm(gradients)
-    # Seldom on a CPU: most of the time a pass over all gradients is saved. A GPU is not asked.
-    if not norm.is_cpu or norm > max_grad_norm:
-        nn.utils.clip_grads_with_norm_(module.parameters(), max_grad_norm, norm)
-    for group in optimizer.param_groups:
-        group["lr"] = float(learning_rate) if norm.is_cpu else learning_rate.float()
-    if not norm.is_cpu and skip is not None:
-        optimizer.found_inf = skip.float()  # type: ignore[attr-defined]  # fused: does nothing then
-    optimizer.step()
-
-
 def _under(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     start = f"{prefix}."
     return {key[len(start) :]: value for key, value in state.items() if key.startswith(start)}
-
-
-def _pack_generator(generator: np.random.Generator) -> Tensor:
-    """PCG64's state as bytes: two 128-bit integers and the buffered half word."""
-    state = generator.bit_generator.state
-    words = [state["state"]["state"], state["state"]["inc"], state["has_uint32"], state["uinteger"]]
-    raw = b"".join(int(word).to_bytes(16, "little") for word in words)
-    return torch.frombuffer(bytearray(raw), dtype=torch.uint8)
-
-
-def _unpack_generator(generator: np.random.Generator, packed: Tensor) -> None:
-    raw = packed.cpu().numpy().tobytes()
-    words = [int.from_bytes(raw[i : i + 16], "little") for i in range(0, 64, 16)]
-    generator.bit_generator.state = {
-        "bit_generator": "PCG64",
-        "state": {"state": words[0], "inc": words[1]},
-        "has_uint32": words[2],
-        "uinteger": words[3],
-    }
