@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import field
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
@@ -17,7 +18,10 @@ from hyperppo.envs.base import Step, Task
 from hyperppo.errors import HyperPPOError
 
 if TYPE_CHECKING:
-    import gymnasium
+    from hyperppo.envs.gymnasium_pool import Pool
+    from hyperppo.envs.gymnasium_vector import Vector
+
+_T = TypeVar("_T")
 
 _WORTH_A_PROCESS = 8  # environments: fewer are stepped faster than they are asked for
 _SIDE_BY_SIDE = 512  # in evaluation: about 1 MB each
@@ -28,7 +32,9 @@ class GymnasiumOptions:
     """How a Gymnasium task is made."""
 
     episode_steps: int | None = None  # the time limit; None: as registered
-    workers: int | None = None  # processes; None: one a core, each with at least a few environments
+    # Processes that step environments one by one. None: the VectorEnv that the id registers; else
+    # one a core, each with at least a few.
+    workers: int | None = None
     kwargs: dict[str, Any] = field(default_factory=dict)  # for `gymnasium.make`
 
 
@@ -54,25 +60,44 @@ class GymnasiumEnv:
         seed: int,
         device: torch.device | str = "cpu",
     ) -> None:
-        probe = _probe(id_, options.kwargs)
-        from hyperppo.envs.gymnasium_pool import Pool, Recipe
-
         self.id, self.num_envs, self.device = id_, num_envs, torch.device(device)
-        self.episode_steps = _episode_steps(id_, probe, options.episode_steps)
-        seen, acts = probe.observation_space, probe.action_space
+        sequence = np.random.SeedSequence(seed)
+        self._phases = np.random.default_rng(sequence.spawn(1)[0])
+        self._pool: Pool | Vector
+        if options.workers is None and _made(id_, _registers_a_vector):
+            self._pool = self._vector(options, seed)
+        else:
+            self._pool = self._one_by_one(options, sequence.generate_state(num_envs).tolist())
+
+    def _vector(self, options: GymnasiumOptions, seed: int) -> Vector:
+        from hyperppo.envs.gymnasium_vector import Vector, make_vector
+
+        limit = options.episode_steps
+        env = _made(self.id, lambda id_: make_vector(id_, options.kwargs, self.num_envs, limit))
+        self._look_at(env, env.single_observation_space, env.single_action_space, limit)
+        return Vector(env, self.episode_steps, seed)
+
+    def _one_by_one(self, options: GymnasiumOptions, seeds: list[int]) -> Pool:
+        from hyperppo.envs.gymnasium_pool import Pool, Recipe, make
+
+        probe = _made(self.id, lambda id_: make(id_, options.kwargs))
+        spaces = probe.observation_space, probe.action_space
+        self._look_at(probe, *spaces, options.episode_steps)
+        probe.close()
+        cores = len(os.sched_getaffinity(0))
+        workers = options.workers or max(1, min(cores, len(seeds) // _WORTH_A_PROCESS))
+        recipe = Recipe(self.id, options.kwargs, self.episode_steps)
+        return Pool(recipe, seeds, min(workers, len(seeds)))
+
+    def _look_at(self, env: Any, seen: Any, acts: Any, limit: int | None) -> None:
+        """What an environment, or a vector of them, says of itself and its spaces."""
+        _check(self.id, seen, acts)
+        self.episode_steps = _episode_steps(self.id, env, limit)
         self.obs_dim = self.critic_dim = int(np.prod(seen.shape or (1,)))
         self.act_dim = int(np.prod(acts.shape or (1,)))
         self._box: Any = acts
         # None where the task does not say how long a step lasts.
-        self._step_s: float | None = getattr(probe.unwrapped, "dt", None)
-        probe.close()
-        cores = len(os.sched_getaffinity(0))
-        workers = options.workers or max(1, min(cores, num_envs // _WORTH_A_PROCESS))
-        sequence = np.random.SeedSequence(seed)
-        seeds = sequence.generate_state(num_envs).tolist()
-        self._phases = np.random.default_rng(sequence.spawn(1)[0])
-        recipe = Recipe(id_, options.kwargs, self.episode_steps)
-        self._pool = Pool(recipe, seeds, min(workers, num_envs))
+        self._step_s: float | None = getattr(env.unwrapped, "dt", None)
 
     def reset(self) -> tuple[Tensor, Tensor]:
         """New episodes everywhere."""
@@ -122,16 +147,20 @@ class GymnasiumEnv:
         self.reset()
 
 
-def _probe(id_: str, kwargs: dict[str, Any]) -> gymnasium.Env[Any, Any]:
-    """One environment to look at; raises HyperPPOError."""
+def _registers_a_vector(id_: str) -> bool:
+    import gymnasium
+
+    return gymnasium.spec(id_).vector_entry_point is not None
+
+
+def _made(id_: str, make: Callable[[str], _T]) -> _T:
+    """What `make` makes of an id by Gymnasium; raises HyperPPOError."""
     try:
         import gymnasium
-
-        from hyperppo.envs.gymnasium_pool import make
     except ImportError:
         raise _missing(id_, "Gymnasium") from None
     try:
-        env = make(id_, kwargs)
+        return make(id_)
     except (ImportError, gymnasium.error.DependencyNotInstalled) as error:
         if "mujoco" in str(error) or "imageio" in str(error):
             raise _missing(id_, "MuJoCo") from None
@@ -139,21 +168,24 @@ def _probe(id_: str, kwargs: dict[str, Any]) -> gymnasium.Env[Any, Any]:
     except (gymnasium.error.Error, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise HyperPPOError(f"Gymnasium cannot make {id_}: {reason}") from None
-    for name in ("observation", "action"):
-        space = getattr(env, f"{name}_space")
-        if not isinstance(space, gymnasium.spaces.Box):
+
+
+def _check(id_: str, seen: Any, acts: Any) -> None:
+    """Raises HyperPPOError for spaces that are no boxes."""
+    from gymnasium.spaces import Box
+
+    for name, space in (("observation", seen), ("action", acts)):
+        if not isinstance(space, Box):
             raise HyperPPOError(f"{id_}: its {name} is {space}; only boxes of numbers can be used")
-    box: Any = env.action_space
-    if not np.issubdtype(box.dtype, np.floating) or not box.is_bounded():
-        raise HyperPPOError(f"{id_}: its action is {box}; only bounded boxes of reals can be used")
-    return env
+    if not np.issubdtype(acts.dtype, np.floating) or not acts.is_bounded():
+        raise HyperPPOError(f"{id_}: its action is {acts}; only bounded boxes of reals can be used")
 
 
 def _missing(id_: str, package: str) -> HyperPPOError:
     return HyperPPOError(f"{id_} needs {package}: pip install -c constraints.txt -e '.[mujoco]'")
 
 
-def _episode_steps(id_: str, env: gymnasium.Env[Any, Any], asked: int | None) -> int:
+def _episode_steps(id_: str, env: Any, asked: int | None) -> int:
     steps = asked or getattr(env.spec, "max_episode_steps", None)
     if steps is None or steps < 1:
         raise HyperPPOError(f"{id_} has no time limit: give it one, --set env.episode_steps=1000")
