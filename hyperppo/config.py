@@ -79,6 +79,15 @@ class PPOConfig:
 
 
 @dataclass(frozen=True, config=_STRICT)
+class PolishConfig:
+    """Gradients through the simulator after PPO (`polish.py`), for tasks that have them."""
+
+    last: float = 0.0  # share of the run's steps, its end; 0: PPO alone
+    learning_rate: float = 7e-3
+    std: float = 0.05  # of the actions meanwhile
+
+
+@dataclass(frozen=True, config=_STRICT)
 class RunConfig:
     """One training run."""
 
@@ -95,6 +104,7 @@ class RunConfig:
     ghn: GHNConfig = GHNConfig()
     policy: PolicyConfig = PolicyConfig()
     ppo: PPOConfig = PPOConfig()
+    polish: PolishConfig = PolishConfig()
     env: dict[str, Any] = field(default_factory=dict)  # the task's own options, in full
 
     @property
@@ -106,6 +116,10 @@ class RunConfig:
     def iterations(self) -> int:
         """Number of iterations, at least one."""
         return max(1, round(self.steps / (self.num_envs * self.ppo.rollout)))
+
+    def polishes(self, iteration: int) -> bool:
+        """Whether an iteration takes gradients through the simulator, instead of PPO's."""
+        return iteration >= round((1 - self.polish.last) * self.iterations)
 
     def decay(self, iteration: int) -> float:
         """Share of the learning rate that is left: linear to 0 over the last share of the run."""
@@ -172,6 +186,8 @@ def _check(config: RunConfig) -> None:
             f"meta_batch {config.meta_batch} must be a multiple of shards, {config.shards}: "
             "each of the processes gets as many architectures"
         )
+    if not 0 <= config.polish.last <= 1:
+        raise HyperPPOError("polish.last is a share of the run: from 0 to 1")
     if config.shards > 1 and config.ppo.mix_architectures:
         raise HyperPPOError("ppo.mix_architectures needs shards=1: it mixes all of them")
     if min(config.num_envs, config.meta_batch, config.steps, config.ppo.minibatches) < 1:

@@ -32,7 +32,7 @@ class _Forward(torch.autograd.Function):
         """Means (M, B, act_dim); `parameters` are weight, bias of each layer, policy by policy."""
         layers = zip(parameters[::2], parameters[1::2], strict=True)
         networks = [list(itertools.islice(layers, depth)) for depth in depths]
-        means, inputs = _act(networks, observation, slope)
+        means, inputs = act(networks, observation, slope)
         ctx.save_for_backward(*inputs, *parameters[::2])
         ctx.slope, ctx.depths = slope, depths
         return means
@@ -60,7 +60,7 @@ class _Forward(torch.autograd.Function):
         return None, None, None, *gradients
 
 
-def _act(
+def act(
     policies: Sequence[Weights], observation: Tensor, slope: float
 ) -> tuple[Tensor, list[Tensor]]:
     """Means (M, B, act_dim), and the inputs of every layer, policy by policy."""
@@ -87,7 +87,7 @@ def forward_mean(policies: Policies, observation: Tensor, slope: float) -> Tenso
     if isinstance(policies, Dense):
         return policies(observation)
     if not torch.is_grad_enabled():
-        return _act(policies, observation, slope)[0]
+        return act(policies, observation, slope)[0]
     parameters = [tensor for weights in policies for layer in weights for tensor in layer]
     depths = [len(weights) for weights in policies]
     means: Tensor = _Forward.apply(observation, slope, depths, *parameters)  # type: ignore[no-untyped-call]

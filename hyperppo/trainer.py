@@ -13,13 +13,14 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
-from hyperppo import parallel, ppo
+from hyperppo import parallel, polish, ppo
 from hyperppo.batch import Batch, cut, minibatches, mix
 from hyperppo.config import RunConfig
 from hyperppo.critic import Critic, architecture_features
 from hyperppo.descent import descend
-from hyperppo.envs.base import Capturable, Hardening, VectorEnv
+from hyperppo.envs.base import Capturable, Differentiable, Hardening, VectorEnv
 from hyperppo.envs.shards import shard_seed, shards_of
 from hyperppo.errors import HyperPPOError
 from hyperppo.ghn import Told
@@ -31,8 +32,10 @@ from hyperppo.processor import side_by_side
 from hyperppo.rollout import Rollout, Where, as_rollout, fly
 from hyperppo.sampling import ArchitectureSampler
 from hyperppo.space import Architecture, SearchSpace
+from hyperppo.unrolled import Unrolled
 
 TOLD = len(fields(Told))
+_TELLTALES = ("reward", "policy_loss", "value_loss", "kl")  # not finite where training diverged
 
 
 class Trainer:
@@ -55,12 +58,19 @@ class Trainer:
         adam = partial(torch.optim.Adam, fused=True, capturable=not self.on_cpu)
         self.policy_optimizer = adam(self.policy.parameters())
         self.critic_optimizer = adam(self.critic.parameters())
+        # Of its own: the scale of the gradients is another. Adam's usual 0.999 is slower here.
+        self.polish_optimizer = adam(self.policy.weights.parameters(), betas=(0.9, 0.99))
         # A tensor: to follow the KL divergence it need not leave the device.
         self.learning_rate = torch.tensor(config.ppo.learning_rate, dtype=torch.float64).to(
             self.device
         )
         self.sampler = ArchitectureSampler(space, config.space.sampling, config.seed)
         self.shards = dict(zip(parallel.share(range(config.shards)), shards_of(env), strict=True))
+        differentiable = all(isinstance(s, Differentiable) for s in self.shards.values())
+        if config.polish.last > 0 and not differentiable:
+            raise HyperPPOError(
+                f"{config.task} has no gradients to polish with: train it with --set polish.last=0"
+            )
         self.action_generators = [
             torch.Generator(self.device).manual_seed(shard_seed(config, number) + 1)
             for number in self.shards
@@ -94,13 +104,18 @@ class Trainer:
             policy.min_log_std.fill_(math.log(self.config.min_std(self.iteration)))
         drawn = self.sampler.draw(self.config.meta_batch)  # a meta-batch of the space
         architectures = parallel.share(drawn)  # what this process trains: all, if it is alone
-        rollout = self.collect(architectures)  # estimate their weights, act on-policy
-        batch, log = self.advantages(rollout, architectures)  # critic of state and architecture
-        log |= self.take_note(rollout, drawn)
-        log |= self.update(batch, rollout, architectures)  # epochs: estimate again, clipped loss
+        if not self.config.polishes(self.iteration):
+            rollout = self.collect(architectures)  # estimate their weights, act on-policy
+            batch, log = self.advantages(rollout, architectures)  # critic: state, architecture
+            log |= self.take_note(rollout, drawn)
+            log |= self.update(batch, rollout, architectures)  # epochs of the clipped loss
+        else:  # not in the paper: the simulator's own gradient
+            rollout, log = self.polish(architectures)
+            batch, more = self.advantages(rollout, architectures)
+            log |= more | self.take_note(rollout, drawn) | self._update_critic(batch)
         self._average()
         self.iteration += 1
-        if not np.isfinite([log["reward"], log["policy_loss"], log["value_loss"], log["kl"]]).all():
+        if not np.isfinite([log.get(name, 0.0) for name in _TELLTALES]).all():
             raise HyperPPOError(
                 f"training diverged at iteration {self.iteration} (its losses are not finite): "
                 "resume from the last checkpoint with a smaller learning rate, "
@@ -118,15 +133,7 @@ class Trainer:
         return rollout
 
     def _act(self, architectures: Sequence[Architecture]) -> Rollout:
-        M, shards = len(architectures), len(self.shards)
-        E = self.env.num_envs // M
-        shape = (self.config.ppo.rollout, M // shards, E, self.env.act_dim)
-        parts = [
-            torch.randn(shape, generator=generator, device=self.device)
-            for generator in self.action_generators
-        ]
-        noise = parts[0] if shards == 1 else torch.cat(parts, 1)
-        given = (*self.observation_norm.shift_and_scale(), noise)
+        given = (*self.observation_norm.shift_and_scale(), self._noise(len(architectures)))
         if self.on_cpu:
             with torch.no_grad():
                 policies, log_std = self.policy(architectures)
@@ -139,6 +146,17 @@ class Trainer:
             told = vars(self.policy.tell(architectures)).values()
             fields, self.where = self._fly(*told, *self.where, *given)
         return as_rollout(fields)
+
+    def _noise(self, policies: int) -> Tensor:
+        """Standard normal, (T, M, E, act_dim), for the actions of a rollout."""
+        E = self.env.num_envs // policies
+        each = policies // len(self.shards)
+        shape = (self.config.ppo.rollout, each, E, self.env.act_dim)
+        parts = [
+            torch.randn(shape, generator=generator, device=self.device)
+            for generator in self.action_generators
+        ]
+        return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
 
     def _fly_dense(self, *given: Tensor) -> tuple[dict[str, Tensor], Where]:
         """A rollout on a GPU, of tensors alone: what the policy is told, where, and `fly`'s."""
@@ -157,11 +175,7 @@ class Trainer:
         options = self.config.ppo
         T, N = rollout.reward.shape
         M = len(architectures)
-        E = N // M
-        features = architecture_features(self.space, architectures).to(self.device)
-        if not options.critic_sees_architecture:
-            features = torch.zeros_like(features)
-        per_env = features.repeat_interleave(E, 0)
+        per_env = self._features(architectures)
         critic_input = torch.cat(
             (self.critic_norm(rollout.critic_input), per_env.expand(T + 1, N, -1)), dim=-1
         )
@@ -201,6 +215,47 @@ class Trainer:
         if options.mix_architectures:
             batch = mix(batch, self.action_generators[0])
         return batch, {"explained_variance": float(1 - (std / spread) ** 2)}
+
+    def polish(self, architectures: Sequence[Architecture]) -> tuple[Rollout, dict[str, float]]:
+        """Act for a while, and go down the gradient of the return through the simulator.
+
+        The critic, whose values go on beyond the horizon, stays as it is meanwhile.
+        """
+        settings, policy = self.config.polish, self.policy
+        assert isinstance(self.env, Differentiable)
+        policies: Callable[[Tensor], Tensor]
+        if self.on_cpu:
+            policies = Unrolled(policy(architectures)[0], policy.slope)
+        else:
+            policies, _ = policy.dense(policy.tell(architectures), architectures)
+        noise = self._noise(len(architectures))
+        log_std = torch.full_like(noise[0, :, 0], math.log(settings.std))
+        per_env, unit = self._features(architectures), self.return_norm.std.float()
+        frozen = {name: p.detach() for name, p in self.critic.named_parameters()}
+
+        def value(critic_input: Tensor, env: Tensor) -> Tensor:
+            seen = torch.cat((self.critic_norm(critic_input), per_env[env]), dim=-1)
+            scaled: Tensor = functional_call(self.critic, frozen, (seen,))
+            return scaled * unit
+
+        shift, scale = self.observation_norm.shift_and_scale()
+        given = (policies, log_std, shift, scale, noise, value, self.config.ppo.gamma)
+        objective, fields, self.where = polish.fly(self.env, self.where, *given)
+        loss = -objective / unit
+        rate = self.learning_rate.new_tensor(settings.learning_rate)
+        rate *= self.config.decay(self.iteration)
+        descend(self.polish_optimizer, policy, loss, rate, self.config.ppo.max_grad_norm)
+        rollout = as_rollout(fields)
+        self.critic_norm.update(rollout.critic_input[:-1].flatten(0, 1))
+        log = {"policy_loss": float(parallel.mean(loss.detach())), "learning_rate": float(rate)}
+        return rollout, log
+
+    def _features(self, architectures: Sequence[Architecture]) -> Tensor:
+        """What the critic is told of the architecture that acts in each environment, (N, F)."""
+        features = architecture_features(self.space, architectures).to(self.device)
+        if not self.config.ppo.critic_sees_architecture:
+            features = torch.zeros_like(features)
+        return features.repeat_interleave(self.env.num_envs // len(architectures), 0)
 
     def take_note(self, rollout: Rollout, drawn: list[Architecture]) -> dict[str, float]:
         """Tell the sampler how the whole meta-batch did; returns what there is to log of it."""
@@ -449,6 +504,7 @@ class Trainer:
         return {
             "policy_optimizer": self.policy_optimizer,
             "critic_optimizer": self.critic_optimizer,
+            "polish_optimizer": self.polish_optimizer,
         }
 
 

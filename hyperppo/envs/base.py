@@ -83,6 +83,14 @@ class Capturable(Protocol):
 
 
 @runtime_checkable
+class Differentiable(VectorEnv, Protocol):
+    """A simulator with gradients: of rewards, observations and critic inputs by actions."""
+
+    def differentiable(self) -> AbstractContextManager[None]:
+        """Steps within this keep the graph; it begins and ends cut off from what was before."""
+
+
+@runtime_checkable
 class Hardening(Protocol):
     """A task that starts easy. Outside of training it is as hard as its options say."""
 

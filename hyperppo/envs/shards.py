@@ -6,7 +6,8 @@ however many processes share it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from hyperppo import parallel
 from hyperppo.config import RunConfig
-from hyperppo.envs.base import Step, VectorEnv
+from hyperppo.envs.base import Differentiable, Step, VectorEnv
 from hyperppo.envs.registry import make_env
 
 
@@ -79,6 +80,15 @@ class Shards:
         }
         metrics = {n: torch.cat([s.metrics[n] for s in steps], -1) for n in steps[0].metrics}
         return Step(**joined, metrics=metrics)
+
+    @contextmanager
+    def differentiable(self) -> Iterator[None]:
+        """Of every shard, where each has it."""
+        with ExitStack() as stack:
+            for shard in self.shards:
+                assert isinstance(shard, Differentiable)
+                stack.enter_context(shard.differentiable())
+            yield
 
     def conventions(self) -> dict[str, Any]:
         """What the numbers mean."""

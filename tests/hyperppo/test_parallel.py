@@ -42,11 +42,14 @@ def _lines(run: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
-@pytest.fixture(scope="module", params=["csd", "vsd", "ppo"])
+@pytest.fixture(scope="module", params=["csd", "vsd", "ppo", "polished"])
 def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """A run of 20 iterations by one process, and the same by two."""
     folder = tmp_path_factory.mktemp("pair")
-    train = ["-m", "hyperppo", "train", "quadrotor", "--algo", request.param, *SMALL]
+    algo, more = request.param, []
+    if algo == "polished":  # from the middle on, by gradients through the simulator
+        algo, more = "csd", ["--set", "polish.last=0.5"]
+    train = ["-m", "hyperppo", "train", "quadrotor", "--algo", algo, *SMALL, *more]
     train += ["--steps", str(20 * 64 * 8)]
     train += ["--arch", "8,8"] if request.param == "ppo" else ["--meta-batch", "4"]
     alone = ["--set", "shards=2"]

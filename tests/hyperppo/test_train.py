@@ -22,11 +22,13 @@ from .conftest import small_config
 QUIET = Console(quiet=True)
 
 
-@pytest.mark.parametrize("algo", ["csd", "vsd"])
+@pytest.mark.parametrize(
+    "given", [{"algo": "csd"}, {"algo": "vsd"}, {"polish": {"last": 0.5}}, {"polish": {"last": 1}}]
+)
 def test_a_resumed_run_ends_bit_for_bit_like_one_that_was_never_stopped(
-    tmp_path: Path, algo: str
+    tmp_path: Path, given: dict[str, object]
 ) -> None:
-    config = small_config(algo=algo)
+    config = small_config(**given)
     whole = job.start(config, tmp_path / "whole", "")
     job.train(whole, tmp_path / "whole", QUIET)
 

@@ -71,7 +71,12 @@ def to_body(rotation: Tensor, vector: Tensor) -> Tensor:
 def norm(vector: Tensor) -> Tensor:
     """Euclidean norm (N,) of vectors (3, N) (much faster than `torch.linalg`'s on a CPU)."""
     x, y, z = vector.unbind(0)
-    return torch.addcmul(torch.addcmul(x * x, y, y), z, z).sqrt()
+    return root(torch.addcmul(torch.addcmul(x * x, y, y), z, z))
+
+
+def root(squared: Tensor) -> Tensor:
+    """Square root whose gradient at 0 is 0: a vehicle at rest is no reason for infinities."""
+    return (squared.clamp(min=1e-12) if squared.requires_grad else squared).sqrt()
 
 
 def cross(a: Tensor, b: Tensor) -> Tensor:

@@ -21,6 +21,7 @@ from hyperppo.envs.quadrotor.world import (
     World,
     copy_over,
     critic_dim,
+    cut,
     goal_now,
     look,
     overwrite,
@@ -120,7 +121,7 @@ class QuadrotorEnv:
         near = torch.exp(((distance * distance) * (-1 / w.near_m**2)).clamp(min=-80.0))
         reward = w.alive - distance.clamp(max=4.0) * w.distance
         reward = torch.add(reward, view.speed, alpha=-w.velocity)
-        reward = torch.add(reward, spin_xy.sqrt() + wz.abs(), alpha=-w.spin)
+        reward = torch.add(reward, dynamics.root(spin_xy) + wz.abs(), alpha=-w.spin)
         reward = torch.add(reward, (change * change).sum(0), alpha=-w.smoothness)
         reward = torch.add(reward, near, alpha=w.near)
         reward = torch.add(reward, view.upright, alpha=w.upright)
@@ -217,6 +218,13 @@ class QuadrotorEnv:
     def refresh(self) -> None:
         """Draw new episode starts."""
         self._refill()
+
+    @contextmanager
+    def differentiable(self) -> Iterator[None]:
+        """Within this, gradients flow from what steps return to the actions before it."""
+        cut(self.world)
+        yield
+        cut(self.world)
 
     @contextmanager
     def held(self) -> Iterator[None]:

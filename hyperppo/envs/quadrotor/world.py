@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -181,8 +181,7 @@ def replace_where(world: Any, chosen: Tensor, fresh: Any) -> None:
 
     Both are a World, or the same part of one, of N columns.
     """
-    for (_, old), (_, new) in zip(tensors(world), tensors(fresh), strict=True):
-        old.copy_(torch.where(chosen, new, old))
+    _renew(world, fresh, lambda old, new: torch.where(chosen, new, old))
 
 
 def overwrite(world: Any, index: Tensor, fresh: Any, first: int) -> None:
@@ -191,5 +190,21 @@ def overwrite(world: Any, index: Tensor, fresh: Any, first: int) -> None:
     Both are a World, or the same part of one.
     """
     taken = slice(first, first + len(index))
-    for (_, old), (_, new) in zip(tensors(world), tensors(fresh), strict=True):
-        old.index_copy_(-1, index, new[..., taken])
+    # What a graph holds on to stays as it is; without one, in place is faster.
+    copy = Tensor.index_copy if torch.is_grad_enabled() else Tensor.index_copy_
+    _renew(world, fresh, lambda old, new: copy(old, -1, index, new[..., taken]))
+
+
+def cut(world: Any) -> None:
+    """Put copies in place of the tensors of `world`, without the graph that led to them."""
+    _renew(world, world, lambda old, _: old.detach().clone())
+
+
+def _renew(world: Any, fresh: Any, renewed: Callable[[Tensor, Tensor], Tensor]) -> None:
+    """Let every tensor of `world` be what `renewed` makes of it and of that of `fresh`."""
+    for f in fields(world):
+        old, new = getattr(world, f.name), getattr(fresh, f.name)
+        if isinstance(old, Tensor):
+            setattr(world, f.name, renewed(old, new))
+        elif old is not None:
+            _renew(old, new, renewed)
