@@ -18,6 +18,19 @@ from hyperppo.envs.base import Differentiable
 from hyperppo.policy import log_prob
 from hyperppo.rollout import Where
 
+_AT_MOST = 2.0  # times the mean
+
+
+def _tempered(gradient: Tensor) -> Tensor:
+    """Gradients of actions (M, E, act_dim), none much longer than they are in the mean.
+
+    The gradient through a vehicle that tumbles says little, and very loudly.
+    """
+    length = gradient.norm(dim=-1, keepdim=True)
+    limit = _AT_MOST * length.mean()
+    return gradient * (limit / length).clamp(max=1.0).nan_to_num(1.0)
+
+
 Value = Callable[[Tensor, Tensor], Tensor]
 """Values (K,) of critic inputs (K, critic_dim), as they are, in environments (K,) int64."""
 
@@ -53,6 +66,8 @@ def fly(
             normalised = ((observation.t() - shift) * scale).view(M, E, -1)
             mean = policies(normalised)
             action = mean + std * noise[t]
+            if action.requires_grad:
+                action.register_hook(_tempered)
             step = env.step(action.view(N, -1).t())
             objective = objective + (discount * step.reward).sum()
             discount = discount * gamma

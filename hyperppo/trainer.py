@@ -242,6 +242,11 @@ class Trainer:
         given = (policies, log_std, shift, scale, noise, value, self.config.ppo.gamma)
         objective, fields, self.where = polish.fly(self.env, self.where, *given)
         loss = -objective / unit
+        if not loss.requires_grad:
+            raise HyperPPOError(
+                f"{self.config.task}: no gradient leads from its rewards to its actions: "
+                "train it with --set polish.last=0"
+            )
         rate = self.learning_rate.new_tensor(settings.learning_rate)
         rate *= self.config.decay(self.iteration)
         descend(self.polish_optimizer, policy, loss, rate, self.config.ppo.max_grad_norm)

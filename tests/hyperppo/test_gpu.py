@@ -60,3 +60,11 @@ def test_training_learns_and_goes_on_from_a_checkpoint():
     second.load_state_dict(state)
     assert second.iteration == first.iteration
     assert second.step()["reward"] == pytest.approx(first.step()["reward"], abs=0.2)
+
+
+def test_gradients_through_the_simulator_go_on_after_ppo():
+    """A GPU's episodes end without being asked, and its policies are padded."""
+    ours = trainer(num_envs=1024, steps=3_300_000, polish={"last": 0.4})
+    logs = [ours.step() for _ in range(ours.config.iterations)]
+    last_of_ppo = [log for log in logs if "kl" in log][-1]
+    assert logs[-1]["reward"] > last_of_ppo["reward"]

@@ -84,8 +84,11 @@ def test_unrolled_policies_have_autograds_gradients() -> None:
 
 
 @pytest.mark.parametrize("masked", [False, True], ids=["as on a CPU", "as on a GPU"])
-def test_the_quadrotors_gradient_is_that_of_finite_differences(masked: bool) -> None:
-    """Of the return of 12 steps by all weights, in a random direction, episodes' ends included."""
+def test_the_quadrotors_gradient_is_that_of_finite_differences(
+    masked: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the return of 12 steps by all weights, along itself, episodes' ends included."""
+    monkeypatch.setattr(polish, "_AT_MOST", float("inf"))
     options = wide_options(episode_s=0.1)
     N, T = 48, 12
 
@@ -122,6 +125,19 @@ def test_the_quadrotors_gradient_is_that_of_finite_differences(masked: bool) -> 
             ends.append(float(objective(there)[0].double()))
     assert predicted > 1e-3
     assert (ends[0] - ends[1]) / 4e-3 == pytest.approx(predicted, rel=0.02)
+
+
+def test_no_vehicle_is_much_louder_than_the_others() -> None:
+    gradient = torch.full((2, 8, 4), 0.5)  # each of length 1
+    gradient[1, 3] *= 1000
+    gradient[0, 0] = 0
+    tempered = polish._tempered(gradient)
+    mean = (14 + 1000) / 16
+    expected = gradient.clone()
+    expected[1, 3] = 0.5 * 2 * mean
+    torch.testing.assert_close(tempered, expected)
+    nothing = torch.zeros(2, 8, 4)
+    assert torch.equal(polish._tempered(nothing), nothing)
 
 
 def test_a_vehicle_at_rest_has_a_gradient() -> None:
@@ -209,7 +225,19 @@ def test_the_standard_deviations_stay_as_ppo_left_them() -> None:
     assert torch.equal(before, trainer.policy.log_std)
 
 
-def test_a_task_without_gradients_says_so() -> None:
+def _without_a_graph(fly: Callable[..., Any]) -> Callable[..., Any]:
+    def flown(*given: Any) -> Any:
+        objective, *rest = fly(*given)
+        return objective.detach(), *rest
+
+    return flown
+
+
+def test_a_task_without_gradients_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = job._trainer(small_config(polish={"last": 1}))
+    monkeypatch.setattr(polish, "fly", _without_a_graph(polish.fly))
+    with pytest.raises(HyperPPOError, match="no gradient leads"):
+        trainer.step()
     config = make_config({"task": "pendulum", "polish": {"last": 0.1}})
     with pytest.raises(HyperPPOError, match="no gradients"):
         job._trainer(config)
