@@ -15,7 +15,10 @@ from hyperppo.chain_ghn import ChainGHN
 from hyperppo.config import RunConfig
 from hyperppo.dense import Dense, pad
 from hyperppo.ghn import GHN, DirectWeights, Told, Weights, tell
+from hyperppo.processor import spread
 from hyperppo.space import Architecture, SearchSpace
+
+_OVERHEAD = 500  # what calling a network costs, in weights: it only has to share them out evenly
 
 
 class _Forward(torch.autograd.Function):
@@ -32,46 +35,55 @@ class _Forward(torch.autograd.Function):
         """Means (M, B, act_dim); `parameters` are weight, bias of each layer, policy by policy."""
         layers = zip(parameters[::2], parameters[1::2], strict=True)
         networks = [list(itertools.islice(layers, depth)) for depth in depths]
-        means, inputs = act(networks, observation, slope)
+        ctx.costs = [_OVERHEAD + sum(weight.numel() for weight, _ in n) for n in networks]
+        done = spread(lambda m: act_one(networks[m], observation[m], slope), ctx.costs)
+        inputs = itertools.chain.from_iterable(own for _, own in done)
         ctx.save_for_backward(*inputs, *parameters[::2])
         ctx.slope, ctx.depths = slope, depths
-        return means
+        return torch.stack([mean for mean, _ in done])
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         """Gradients of the parameters; observations get none."""
         count = sum(ctx.depths)
         inputs, weights = ctx.saved_tensors[:count], ctx.saved_tensors[count:]
-        gradients: list[Tensor | None] = [None] * (2 * count)
-        end = 0
-        for m, depth in enumerate(ctx.depths):
-            start, end = end, end + depth
-            g = gradient[m]
-            for i in range(end - 1, start - 1, -1):
+        starts = [0, *itertools.accumulate(ctx.depths)]
+
+        def of_one(m: int) -> list[Tensor]:
+            gradients: list[Tensor] = []  # last layer first, bias before weight
+            start, g = starts[m], gradient[m]
+            for i in range(starts[m + 1] - 1, start - 1, -1):
                 fan_out, fan_in = weights[i].shape
                 grows = fan_out > fan_in
                 # A short, long product is up to six times slower the other way around.
-                gradients[2 * i] = (inputs[i].t() @ g).t() if grows else g.t() @ inputs[i]
-                gradients[2 * i + 1] = g.sum(0)
+                weight = (inputs[i].t() @ g).t() if grows else g.t() @ inputs[i]
+                gradients += [g.sum(0), weight]
                 if i > start:
                     g = g @ (weights[i].t().contiguous().t() if grows else weights[i])
                     # The sign of a leaky ReLU's result is that of its input.
                     g = torch.ops.aten.leaky_relu_backward(g, inputs[i], ctx.slope, True)
-        return None, None, None, *gradients
+            return gradients[::-1]
+
+        return None, None, None, *itertools.chain.from_iterable(spread(of_one, ctx.costs))
+
+
+def act_one(weights: Weights, x: Tensor, slope: float) -> tuple[Tensor, list[Tensor]]:
+    """Means (B, act_dim) of one policy, and the inputs of its layers."""
+    inputs = []
+    for weight, bias in weights[:-1]:
+        inputs.append(x)
+        x = F.leaky_relu_(F.linear(x, weight, bias), slope)
+    inputs.append(x)
+    return F.linear(x, *weights[-1]), inputs
 
 
 def act(
     policies: Sequence[Weights], observation: Tensor, slope: float
 ) -> tuple[Tensor, list[Tensor]]:
     """Means (M, B, act_dim), and the inputs of every layer, policy by policy."""
-    means, inputs = [], []
-    for x, weights in zip(observation, policies, strict=True):
-        for weight, bias in weights[:-1]:
-            inputs.append(x)
-            x = F.leaky_relu_(F.linear(x, weight, bias), slope)
-        inputs.append(x)
-        means.append(F.linear(x, *weights[-1]))
-    return torch.stack(means), inputs
+    pairs = zip(policies, observation, strict=True)
+    done = [act_one(weights, x, slope) for weights, x in pairs]
+    return torch.stack([mean for mean, _ in done]), [x for _, own in done for x in own]
 
 
 Policies = list[Weights] | Dense

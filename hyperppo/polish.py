@@ -28,7 +28,8 @@ def _tempered(gradient: Tensor) -> Tensor:
     """
     length = gradient.norm(dim=-1, keepdim=True)
     limit = _AT_MOST * length.mean()
-    return gradient * (limit / length).clamp(max=1.0).nan_to_num(1.0)
+    kept: Tensor = (limit / length).clamp(max=1.0).nan_to_num(1.0)
+    return gradient * kept
 
 
 Value = Callable[[Tensor, Tensor], Tensor]
@@ -67,7 +68,7 @@ def fly(
             mean = policies(normalised)
             action = mean + std * noise[t]
             if action.requires_grad:
-                action.register_hook(_tempered)
+                action.register_hook(_tempered)  # type: ignore[no-untyped-call]
             step = env.step(action.view(N, -1).t())
             objective = objective + (discount * step.reward).sum()
             discount = discount * gamma

@@ -11,6 +11,8 @@ from typing import TypeVar
 import torch
 
 _T = TypeVar("_T")
+_helpers: ThreadPoolExecutor | None = None  # a thread a core but one, for `spread`
+_cores = 1
 
 # mallopt(3) of glibc; 32 MiB is the highest threshold that it takes.
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
@@ -27,12 +29,44 @@ def set_threads(threads: int | None) -> None:
     of that size pays for every page again: a third of the time of GAE and normalisation.
     """
     processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    torch.set_num_threads(threads or max(1, (os.cpu_count() or 1) // processes))
+    global _helpers, _cores
+    _cores = threads or max(1, (os.cpu_count() or 1) // processes)
+    torch.set_num_threads(_cores)
+    _helpers = ThreadPoolExecutor(_cores - 1, initializer=_alone) if _cores > 1 else None
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # not everywhere: musl has none
     if mallopt is not None:
         mallopt(_M_MMAP_THRESHOLD, _KEEP_BLOCKS_UP_TO)
         mallopt(_M_TRIM_THRESHOLD, _KEEP_IN_ALL)
         mallopt(_M_TOP_PAD, _KEEP_BLOCKS_UP_TO)
+
+
+def _alone() -> None:
+    torch.set_num_threads(1)
+
+
+def spread(work: Callable[[int], _T], costs: Sequence[float]) -> list[_T]:
+    """Results of work(0), work(1), ..., shared out over the cores by their costs; no gradients.
+
+    Also from within `side_by_side`: whichever core is free takes a share.
+    """
+    if _helpers is None or len(costs) < 2:
+        return [work(i) for i in range(len(costs))]
+    shares: list[list[int]] = [[] for _ in range(_cores)]
+    loads = [0.0] * _cores
+    for i in sorted(range(len(costs)), key=lambda i: -costs[i]):
+        core = loads.index(min(loads))
+        shares[core].append(i)
+        loads[core] += costs[i]
+
+    @torch.no_grad()  # each thread has a mode of its own
+    def run(share: Sequence[int]) -> list[tuple[int, _T]]:
+        return [(i, work(i)) for i in share]
+
+    others = [_helpers.submit(run, share) for share in shares[1:]]
+    done = run(shares[0])
+    for other in others:
+        done += other.result()
+    return [result for _, result in sorted(done, key=lambda pair: pair[0])]
 
 
 def side_by_side(tasks: Sequence[Callable[[], _T]]) -> list[_T]:
@@ -45,7 +79,7 @@ def side_by_side(tasks: Sequence[Callable[[], _T]]) -> list[_T]:
     if min(threads, len(tasks)) == 1:
         return [task() for task in tasks]
     try:
-        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        with ThreadPoolExecutor(threads, initializer=_alone) as pool:
             return list(pool.map(lambda task: task(), tasks))
     finally:
         torch.set_num_threads(threads)

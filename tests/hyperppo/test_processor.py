@@ -6,7 +6,7 @@ from functools import partial
 import pytest
 import torch
 
-from hyperppo.processor import set_threads, side_by_side
+from hyperppo.processor import set_threads, side_by_side, spread
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -40,3 +40,39 @@ def test_a_failing_task_fails_the_whole() -> None:
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_work_is_spread_and_comes_back_in_order(threads: int) -> None:
+    before = torch.get_num_threads()
+    set_threads(threads)
+    x = torch.ones(3, requires_grad=True)
+    by: dict[int, str] = {}
+
+    def work(i: int) -> tuple[int, bool]:
+        by[i] = threading.current_thread().name
+        return i * i, (x * i).requires_grad
+
+    try:
+        with torch.no_grad():
+            found = spread(work, [5.0, 1.0, 1.0, 1.0, 1.0])
+        twice = partial(spread, work, [1.0, 2.0, 3.0])
+        within = [[i for i, _ in squares] for squares in side_by_side([twice, twice])]
+        assert found == [(i * i, False) for i in range(5)]
+        assert within == [[0, 1, 4]] * 2
+        assert len(set(by.values())) >= threads
+    finally:
+        set_threads(before)
+
+
+def test_heavy_work_has_a_core_of_its_own() -> None:
+    before = torch.get_num_threads()
+    set_threads(2)
+    meeting = threading.Barrier(2, timeout=20)  # breaks unless 0 and 2 are on different cores
+    try:
+        names = spread(
+            lambda i: (i == 1 or meeting.wait() >= 0) and threading.current_thread().name, [9, 1, 5]
+        )
+        assert names[1] == names[2] != names[0]
+    finally:
+        set_threads(before)
