@@ -14,6 +14,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from hyperppo import parallel
 from hyperppo.envs.base import Differentiable
 from hyperppo.policy import log_prob
 from hyperppo.rollout import Where
@@ -27,7 +28,7 @@ def _tempered(gradient: Tensor) -> Tensor:
     The gradient through a vehicle that tumbles says little, and very loudly.
     """
     length = gradient.norm(dim=-1, keepdim=True)
-    limit = _AT_MOST * length.mean()
+    limit = _AT_MOST * parallel.mean(length.mean())
     kept: Tensor = (limit / length).clamp(max=1.0).nan_to_num(1.0)
     return gradient * kept
 

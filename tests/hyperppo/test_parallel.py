@@ -48,7 +48,8 @@ def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     folder = tmp_path_factory.mktemp("pair")
     algo, more = request.param, []
     if algo == "polished":  # from the middle on, by gradients through the simulator
-        algo, more = "csd", ["--set", "polish.last=0.5"]
+        algo = "csd"
+        more = ["--set", "polish.last=0.5", "--set", "polish.learning_rate=1e-3"]
     train = ["-m", "hyperppo", "train", "quadrotor", "--algo", algo, *SMALL, *more]
     train += ["--steps", str(20 * 64 * 8)]
     train += ["--arch", "8,8"] if request.param == "ppo" else ["--meta-batch", "4"]
