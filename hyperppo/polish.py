@@ -14,24 +14,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from hyperppo import parallel
 from hyperppo.envs.base import Differentiable
 from hyperppo.policy import log_prob
 from hyperppo.rollout import Where
-
-_AT_MOST = 2.0  # times the mean
-
-
-def _tempered(gradient: Tensor) -> Tensor:
-    """Gradients of actions (M, E, act_dim), none much longer than they are in the mean.
-
-    The gradient through a vehicle that tumbles says little, and very loudly.
-    """
-    length = gradient.norm(dim=-1, keepdim=True)
-    limit = _AT_MOST * parallel.mean(length.mean())
-    kept: Tensor = (limit / length).clamp(max=1.0).nan_to_num(1.0)
-    return gradient * kept
-
 
 Value = Callable[[Tensor, Tensor], Tensor]
 """Values (K,) of critic inputs (K, critic_dim), as they are, in environments (K,) int64."""
@@ -68,8 +53,6 @@ def fly(
             normalised = ((observation.t() - shift) * scale).view(M, E, -1)
             mean = policies(normalised)
             action = mean + std * noise[t]
-            if action.requires_grad:
-                action.register_hook(_tempered)  # type: ignore[no-untyped-call]
             step = env.step(action.view(N, -1).t())
             objective = objective + (discount * step.reward).sum()
             discount = discount * gamma
