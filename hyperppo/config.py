@@ -85,6 +85,10 @@ class PolishConfig:
     last: float = 0.0  # share of the run's steps, its end; 0: PPO alone
     learning_rate: float = 7e-3
     std: float = 0.05  # of the actions meanwhile
+    # What a true end (a crash) costs on top of the task's own reward: it has no gradient, and only
+    # the critic tells of it.
+    end_cost: float = 0.0
+    max_grad_norm: float = 0.02  # a few times the usual: one vehicle that tumbles can exceed it
 
 
 @dataclass(frozen=True, config=_STRICT)

@@ -249,8 +249,9 @@ class Trainer:
             )
         rate = self.learning_rate.new_tensor(settings.learning_rate)
         rate *= self.config.decay(self.iteration)
-        descend(self.polish_optimizer, policy, loss, rate, self.config.ppo.max_grad_norm)
+        descend(self.polish_optimizer, policy, loss, rate, settings.max_grad_norm)
         rollout = as_rollout(fields)
+        rollout.reward = rollout.reward - settings.end_cost * rollout.terminated
         self.critic_norm.update(rollout.critic_input[:-1].flatten(0, 1))
         log = {"policy_loss": float(parallel.mean(loss.detach())), "learning_rate": float(rate)}
         return rollout, log

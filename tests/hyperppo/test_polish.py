@@ -227,3 +227,16 @@ def test_a_task_without_gradients_says_so(monkeypatch: pytest.MonkeyPatch) -> No
         job._trainer(config)
     with pytest.raises(HyperPPOError, match="from 0 to 1"):
         small_config(polish={"last": 1.5})
+
+
+def test_a_true_end_costs_more_while_polishing() -> None:
+    """Nothing but what the critic is told of it."""
+    easy, strict = (
+        job._trainer(
+            small_config(polish={"last": 1.0, "end_cost": cost}, env={"max_spin_rad_s": 2})
+        )
+        for cost in (0.0, 100.0)
+    )
+    logs = [trainer.step() for trainer in (easy, strict)]
+    assert logs[0]["policy_loss"] == logs[1]["policy_loss"]
+    assert logs[0]["reward"] > logs[1]["reward"]

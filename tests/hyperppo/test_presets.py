@@ -65,8 +65,10 @@ def test_the_shipped_run_is_the_gpu_preset_on_the_wide_plant() -> None:
 
 def test_a_preset_goes_over_its_base() -> None:
     base, whole = preset("quadrotor", "robust"), preset("quadrotor", "robust-gpu")
-    assert (whole["num_envs"], whole["policy"]) == (16_384, {"min_std_end": 0.05})
-    assert whole["env"] == {**base["env"], "reward": {"near": 1.0, "near_m": 0.1}}
+    assert (whole["num_envs"], whole["polish"]["last"]) == (16_384, 0.0)
+    assert whole["policy"] == {"min_std": 0.15, "min_std_end": 0.05}
+    reward = {**base["env"]["reward"], "near": 1.0}
+    assert whole["env"] == {**base["env"], "ramp": [0.03, 0.25], "reward": reward}
     assert (whole["ppo"], "base" in whole) == (base["ppo"], False)
 
 
