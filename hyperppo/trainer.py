@@ -58,7 +58,7 @@ class Trainer:
         adam = partial(torch.optim.Adam, fused=True, capturable=not self.on_cpu)
         self.policy_optimizer = adam(self.policy.parameters())
         self.critic_optimizer = adam(self.critic.parameters())
-        # Of its own: the scale of the gradients is another. Adam's usual 0.999 is slower here.
+        # Of its own: the scale of these gradients is another, and they change faster.
         self.polish_optimizer = adam(self.policy.weights.parameters(), betas=(0.9, 0.99))
         # A tensor: to follow the KL divergence it need not leave the device.
         self.learning_rate = torch.tensor(config.ppo.learning_rate, dtype=torch.float64).to(
@@ -104,6 +104,8 @@ class Trainer:
             policy.min_log_std.fill_(math.log(self.config.min_std(self.iteration)))
         drawn = self.sampler.draw(self.config.meta_batch)  # a meta-batch of the space
         architectures = parallel.share(drawn)  # what this process trains: all, if it is alone
+        if self.iteration == 0:  # the first statistics come from a rollout that is thrown away
+            self.observation_norm.update(self._act(architectures).raw_observation.flatten(0, 1))
         if not self.config.polishes(self.iteration):
             rollout = self.collect(architectures)  # estimate their weights, act on-policy
             batch, log = self.advantages(rollout, architectures)  # critic: state, architecture
@@ -125,8 +127,6 @@ class Trainer:
 
     def collect(self, architectures: Sequence[Architecture]) -> Rollout:
         """Estimate the policies once and let each act in its own environments."""
-        if self.iteration == 0:  # the first statistics come from a rollout that is thrown away
-            self.observation_norm.update(self._act(architectures).raw_observation.flatten(0, 1))
         rollout = self._act(architectures)
         self.observation_norm.update(rollout.raw_observation.flatten(0, 1))
         self.critic_norm.update(rollout.critic_input[:-1].flatten(0, 1))
