@@ -16,7 +16,9 @@ def descend(
     max_grad_norm: float,
     skip: Tensor | None = None,
 ) -> None:
-    """One step of gradient descent, unless `skip` (0-dimensional) says that there is none."""
+    """One step of gradient descent on `module`, whose parameters are the optimizer's, unless `skip`
+    (0-dimensional) says that there is none.
+    """
     optimizer.zero_grad()
     loss.backward()  # type: ignore[no-untyped-call]
     parallel.average_gradients(module.parameters())

@@ -249,7 +249,7 @@ class Trainer:
             )
         rate = self.learning_rate.new_tensor(settings.learning_rate)
         rate *= self.config.decay(self.iteration)
-        descend(self.polish_optimizer, policy, loss, rate, settings.max_grad_norm)
+        descend(self.polish_optimizer, policy.weights, loss, rate, settings.max_grad_norm)
         rollout = as_rollout(fields)
         rollout.reward = rollout.reward - settings.end_cost * rollout.terminated
         self.critic_norm.update(rollout.critic_input[:-1].flatten(0, 1))
