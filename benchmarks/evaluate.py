@@ -1,6 +1,7 @@
 """How long it takes to rank every architecture: whole episodes of all 2800, by threads.
 
     python benchmarks/evaluate.py [--run RUN] [--episodes 4] [--seconds 5] [--repeats 3] [--json F]
+    python benchmarks/evaluate.py --device cuda --threads 1
 
 Thread counts take turns, so that a drifting machine touches all; medians are printed. Processor
 seconds are beside the wall's: on a machine with other work they tell what an idle one would need.
@@ -29,11 +30,12 @@ def main() -> None:
     parser.add_argument("--run", type=Path, help="run directory (default: the shipped one)")
     parser.add_argument("--episodes", type=int, default=4)
     parser.add_argument("--seconds", type=float, default=5.0, help="length of an episode")
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
-    run = load_run(arguments.run or pretrained.path("crazyflie21"))
+    run = load_run(arguments.run or pretrained.path("crazyflie21"), arguments.device)
     architectures = run.space.architectures
     options = {"episode_s": arguments.seconds}
 
@@ -57,6 +59,7 @@ def main() -> None:
         wall, cpu = (statistics.median(column) for column in zip(*times, strict=True))
         rows.append(
             {
+                "device": arguments.device,
                 "threads": threads,
                 "wall_s": wall,
                 "processor_s": cpu,

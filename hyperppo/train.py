@@ -152,9 +152,9 @@ def train(
 ) -> bool:
     """Train to the end, with a progress bar; False when Ctrl-C stopped it at a checkpoint.
 
-    Every `evaluate_every` steps (0: never) there is a `look`: by default a sample of architectures
-    is evaluated into `evaluations.jsonl`. Raises HyperPPOError when the losses are not finite, or
-    when the disk is full; the last checkpoint is valid then.
+    Every `evaluate_every` steps (0: never) and at the end there is a `look`: by default a sample of
+    architectures is evaluated into `evaluations.jsonl`. Raises HyperPPOError when the losses are
+    not finite, or when the disk is full; the last checkpoint is valid then.
     """
     try:
         return _train(trainer, out, console, evaluate_every, look)
@@ -189,10 +189,8 @@ def _train(trainer: Trainer, out: Path, console: Console, evaluate_every: int, l
             steps = trainer.iteration * per_iteration
             write({"iteration": trainer.iteration, "steps": steps, **log, "steps_per_s": speed})
             bar.update(task, completed=trainer.iteration, figures=progress_figures(log, speed))
-            if (
-                evaluate_every
-                and steps // evaluate_every > (steps - per_iteration) // evaluate_every
-            ):
+            last = trainer.iteration == config.iterations
+            if evaluate_every and (last or steps % evaluate_every < per_iteration):
                 look(trainer, out, steps)
             late = time.monotonic() - saved > _CHECKPOINT_EVERY_S
             late, stop = parallel.any_of(late, asked_to_stop())

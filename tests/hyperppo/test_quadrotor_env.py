@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hyperppo.envs.quadrotor import QuadrotorEnv, QuadrotorOptions, goals, observation
-from hyperppo.envs.quadrotor.options import PlantRanges, SensorNoise
+from hyperppo.envs.quadrotor.options import PlantRanges, RewardWeights, SensorNoise
 from hyperppo.envs.registry import make_env, resolve_options
 from hyperppo.errors import HyperPPOError
 
@@ -53,6 +53,18 @@ def test_noise_has_the_stated_size_and_keeps_the_rotation_a_rotation() -> None:
     R = seen[0][6:15].view(3, 3, -1)
     product = torch.einsum("ijn,kjn->ikn", R, R)
     assert (product - torch.eye(3)[..., None]).abs().max() < 5e-3
+
+
+def test_leaning_costs_the_square_of_what_the_cosine_lacks() -> None:
+    steps = {}
+    for weight in (0.0, 7.0):
+        options = QuadrotorOptions(spawn_hard=1.0, reward=RewardWeights(tilt=weight))
+        env = QuadrotorEnv(64, options, seed=3)
+        steps[weight] = env.step(torch.zeros(4, 64)).reward
+    _, x, y, _ = env.world.state.attitude.double()
+    expected = 7.0 * (2 * (x * x + y * y)) ** 2
+    assert expected.max() > 1.0
+    assert torch.allclose((steps[0.0] - steps[7.0]).double(), expected, atol=1e-4)
 
 
 def test_an_episode_ends_by_crash_or_by_time_and_starts_again() -> None:

@@ -73,16 +73,16 @@ def test_the_end_of_a_long_log_is_read_without_the_rest(tmp_path: Path) -> None:
 
 def test_a_watched_run_is_drawn_and_ends_like_one_that_is_not(tmp_path: Path) -> None:
     config = small_config()
-    for name, every in (("plain", 0), ("watched", 64 * 8 * 2)):
+    for name, every in (("plain", 0), ("watched", 64 * 8 * 2), ("seldom", 64 * 8 * 4)):
         trainer = job.start(config, tmp_path / name, "")
         assert job.train(trainer, tmp_path / name, QUIET, every)
     a, b = (read_checkpoint(tmp_path / name) for name in ("plain", "watched"))
     assert all(torch.equal(a[key], b[key]) for key in a)
     assert not (tmp_path / "plain" / EVALUATIONS).exists()
-    lines = [
-        json.loads(line) for line in (tmp_path / "watched" / EVALUATIONS).read_text().splitlines()
-    ]
-    assert [line["iteration"] for line in lines] == [2, 4, 6]
+    for name, seen in (("seldom", [4, 6]), ("watched", [2, 4, 6])):  # the end is always looked at
+        text = (tmp_path / name / EVALUATIONS).read_text()
+        lines = [json.loads(line) for line in text.splitlines()]
+        assert [line["iteration"] for line in lines] == seen
     best, *others = lines[-1]["shares"]
     assert all(other["params"] <= best["params"] for other in others)
     assert all(other["return_mean"] <= best["return_mean"] for other in others)

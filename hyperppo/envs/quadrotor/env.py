@@ -125,6 +125,9 @@ class QuadrotorEnv:
         reward = torch.add(reward, (change * change).sum(0), alpha=-w.smoothness)
         reward = torch.add(reward, near, alpha=w.near)
         reward = torch.add(reward, view.upright, alpha=w.upright)
+        if w.tilt > 0:
+            leaning = 1 - view.upright
+            reward = torch.add(reward, leaning * leaning, alpha=-w.tilt)
         reward = torch.add(reward, crashed.to(reward.dtype), alpha=-w.crash)
         settled = world.time > round(SETTLED_S * options.control_hz)
         truncated = (world.time >= self.episode_steps) & ~crashed

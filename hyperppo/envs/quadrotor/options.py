@@ -56,7 +56,8 @@ class RewardWeights:
     """Reward of one control step.
 
     `alive - distance * min(d, 4) - velocity * |v_rel| - spin * (|w_xy| + |w_z|)
-    - smoothness * |a - a_prev|^2 + near * exp(-(d / near_m)^2) + upright * R33`,
+    - smoothness * |a - a_prev|^2 + near * exp(-(d / near_m)^2) + upright * R33
+    - tilt * (1 - R33)^2`, with R33 the cosine of the tilt,
     and `-crash` when the episode ends early.
     """
 
@@ -68,6 +69,7 @@ class RewardWeights:
     near: float = 0.7
     near_m: float = 0.2
     upright: float = 0.1
+    tilt: float = 0.0  # little where a flight leans, much where it is about to turn over
     crash: float = 50.0
 
 

@@ -198,8 +198,8 @@ def overwrite(world: Any, index: Tensor, fresh: Any, first: int) -> None:
 def cut(world: Any) -> None:
     """Put copies in place of the tensors of `world`, without the graph that led to them.
 
-    Contiguous ones: what comes of them would else be rounded as their strides have it, and a resumed
-    run's are not those of one that went on.
+    Contiguous ones: what comes of them would else be rounded as their strides have it, and those of
+    a resumed run are others than of one that went on.
     """
     contiguous = torch.contiguous_format
     _renew(world, world, lambda old, _: old.detach().clone(memory_format=contiguous))
