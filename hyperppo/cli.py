@@ -76,8 +76,8 @@ def train(
     evaluate_every: Annotated[
         int,
         typer.Option(
-            help="Evaluate a sample every so many steps and at the end, and keep the best policies; "
-            "0: the last."
+            help="Evaluate a sample every so many steps and at the end, keep the best policies; "
+            "0: keep the last."
         ),
     ] = 0,
     threads: ThreadsOption = None,
