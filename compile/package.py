@@ -129,6 +129,8 @@ def convention_lines(conventions: Mapping[str, Any]) -> list[str]:
         lines.append(f"#define HPPO_INTEGRAL_KEPT {_literal(kept)}")
     if "position_clip_m" in conventions:
         lines.append(f"#define HPPO_POSITION_CLIP_M {_literal(conventions['position_clip_m'])}")
+    if limit := conventions.get("velocity_limit_m_s"):
+        lines.append(f"#define HPPO_VELOCITY_LIMIT_M_S {_literal(limit)}")
     if "control_hz" in conventions:
         lines.append(f"#define HPPO_CONTROL_HZ {int(conventions['control_hz'])}")
     return lines

@@ -124,6 +124,7 @@ def test_the_app_carries_hash_conventions_and_target(package: Path) -> None:
         {"observation": ["previous_action", "rotation"]},
         {"previous_actions": 3},
         {"position_clip_m": 1.0},
+        {"velocity_limit_m_s": 1.5},
         {"control_hz": 100},
     ],
 )

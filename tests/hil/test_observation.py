@@ -156,6 +156,7 @@ PASTS = [  # what a run may observe of its past
         "action_average_s": (0.05, 0.3),
         "integral_clip_m_s": 0.03,
         "integral_leak_per_s": 2.0,
+        "velocity_limit_m_s": 0.8,
     },
 ]
 
@@ -186,7 +187,7 @@ def test_against_the_simulators_builder(tmp_path: Path, past: dict[str, Any]) ->
         error = observation.clip(column(position - goal), options.position_clip_m)
         seen = observation.measured(
             error,
-            column(velocity - goal_velocity),
+            observation.compress(column(velocity - goal_velocity), options.velocity_limit_m_s),
             dynamics.rotation_matrix(column(np.roll(quaternion[t], 1, axis=1))),
             column(np.radians(degrees)),
             remembered,

@@ -11,6 +11,9 @@
 #ifndef HPPO_POSITION_CLIP_M
 #define HPPO_POSITION_CLIP_M 1.0f
 #endif
+#ifndef HPPO_VELOCITY_LIMIT_M_S
+#define HPPO_VELOCITY_LIMIT_M_S 0.0f /* none */
+#endif
 
 #ifndef HPPO_ACTION_AVERAGE_GAINS /* of a control step, each average */
 #define HPPO_ACTION_AVERAGE_GAINS 0.0f
@@ -102,6 +105,19 @@ static void clip(float v[3], float limit)
     }
 }
 
+/* v / sqrt(1 + |v|^2 / limit^2): shorter than the limit, small ones hardly changed. */
+static void compress(float v[3], float limit)
+{
+    if (limit <= 0.0f) {
+        return;
+    }
+    const float norm2 = v[0] * v[0] + v[1] * v[1] + v[2] * v[2];
+    const float scale = 1.0f / sqrtf(1.0f + norm2 / (limit * limit));
+    for (int i = 0; i < 3; i++) {
+        v[i] *= scale;
+    }
+}
+
 static void clipped_position_error(const hppo_flight_t *flight, float error[3])
 {
     subtract(flight->position, flight->goal_position, error);
@@ -118,6 +134,7 @@ static int write_block(enum block block, const hppo_flight_t *flight, rotation_t
         return to_body(world, R, out);
     case velocity_error_body:
         subtract(flight->velocity, flight->goal_velocity, world);
+        compress(world, HPPO_VELOCITY_LIMIT_M_S);
         return to_body(world, R, out);
     case rotation:
         memcpy(out, R, sizeof(rotation_t));

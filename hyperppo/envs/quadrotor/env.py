@@ -257,6 +257,7 @@ class QuadrotorEnv:
             "integral_clip_m_s": options.integral_clip_m_s,
             "integral_leak_per_s": options.integral_leak_per_s,
             "position_clip_m": options.position_clip_m,
+            "velocity_limit_m_s": options.velocity_limit_m_s,
             "control_hz": options.control_hz,
             "body_frame": "FLU: x forward, y left, z up",
             "world_frame": "ENU: x east, y north, z up",

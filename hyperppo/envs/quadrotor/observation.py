@@ -35,21 +35,34 @@ def clip(position_error: Tensor, limit_m: float) -> Tensor:
     return position_error * (limit_m / norm(position_error).clamp(min=limit_m))
 
 
+def compress(velocity_error: Tensor, limit_m_s: float) -> Tensor:
+    """Velocity errors (3, N) m/s, shortened to less than `limit_m_s`, small ones hardly; 0: as is.
+
+    v / sqrt(1 + |v|^2 / limit^2): where a goal jumps, a small network does not ask for all that the
+    motors have.
+    """
+    if limit_m_s <= 0:
+        return velocity_error
+    squared = (velocity_error * velocity_error).sum(0)
+    return velocity_error * torch.rsqrt(1 + squared * (1 / limit_m_s**2))
+
+
 def measured(
     clipped_position_error: Tensor,
-    velocity_error: Tensor,
+    compressed_velocity_error: Tensor,
     rotation: Tensor,
     angular_velocity: Tensor,
     memory: Memory,
 ) -> Tensor:
     """The measured blocks, in order.
 
-    `clipped_position_error` p - p_goal (3, N) m and `velocity_error` v - v_goal (3, N) m/s in the
-    world frame, `rotation` (9, N) body -> world row-major, `angular_velocity` (3, N) rad/s body.
+    `clipped_position_error` p - p_goal (3, N) m and `compressed_velocity_error` v - v_goal (3, N)
+    m/s in the world frame, `rotation` (9, N) body -> world row-major, `angular_velocity` (3, N)
+    rad/s body.
     """
     parts = [
         to_body(rotation, clipped_position_error),
-        to_body(rotation, velocity_error),
+        to_body(rotation, compressed_velocity_error),
         rotation,
         angular_velocity,
     ]

@@ -87,6 +87,7 @@ class QuadrotorOptions:
     integral_clip_m_s: float = 0.0  # of the position error's integral; 0: not observed
     integral_leak_per_s: float = 0.0
     position_clip_m: float = 1.0
+    velocity_limit_m_s: float = 0.0  # that observed velocity errors stay below; 0: none
     spawn_m: float = 2.0  # distance from the goal an axis
     spawn_hard: float = 0.2  # share of spawns with a large tilt and spin
     max_distance_m: float = 5.0  # beyond: crashed

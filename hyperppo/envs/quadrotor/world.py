@@ -104,9 +104,10 @@ def look(world: World, options: QuadrotorOptions, noise: NoisePool, first: bool 
     seen_attitude = dynamics.rotate(state.attitude, n_attitude * std.attitude_rad)
     seen_error = torch.add(position_error, n_position, alpha=std.position_m)
     clipped = observation.clip(seen_error, options.position_clip_m)
+    seen_velocity = torch.add(velocity_error, n_velocity, alpha=std.velocity_m_s)
     measured = observation.measured(
         clipped,
-        torch.add(velocity_error, n_velocity, alpha=std.velocity_m_s),
+        observation.compress(seen_velocity, options.velocity_limit_m_s),
         dynamics.rotation_matrix(seen_attitude),
         spin if sensors.gyro_bias is None else spin + sensors.gyro_bias,
         world.memory,
