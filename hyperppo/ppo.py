@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -56,3 +58,18 @@ def gaussian_kl(old_mean: Tensor, old_log_std: Tensor, mean: Tensor, log_std: Te
     scaled = (old_mean - mean).square() + torch.exp(2 * old_log_std)
     kl = log_std - old_log_std + 0.5 * scaled * torch.exp(-2 * log_std) - 0.5
     return kl.sum(-1).mean()
+
+
+def adapted_rate(rate: Tensor, kl: Tensor, target: float, limits: tuple[float, float]) -> Tensor:
+    """The learning rate that keeps the KL divergence near its target (rsl_rl's rule, and the
+    original's): all 0-dimensional, no question asked of the device.
+    """
+    low, high = limits
+    slower, faster = (rate / 1.5).clamp(min=low), (rate * 1.5).clamp(max=high)
+    near = torch.where((kl > 0) & (kl < target / 2), faster, rate)
+    return torch.where(kl > 2 * target, slower, near)
+
+
+def too_far(kl: Tensor, target: float | None) -> Tensor:
+    """Whether the policy has left the data so far behind that more steps would be blind."""
+    return kl > (math.inf if target is None else 4 * target)

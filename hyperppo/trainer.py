@@ -362,8 +362,10 @@ class Trainer:
         with torch.no_grad():
             drift = ppo.gaussian_kl(old_mean, old_log_std, mean, log_std[:, None])
             kl = parallel.mean(drift)
-            learning_rate = self._adapted(learning_rate, kl)
-            skip = self._too_far(kl)
+            if options.kl_target is not None:
+                limits = options.learning_rate_range
+                learning_rate = ppo.adapted_rate(learning_rate, kl, options.kl_target, limits)
+            skip = ppo.too_far(kl, options.kl_target)
         loss = torch.zeros_like(kl)
         if not (self.on_cpu and bool(skip)):
             ratio = torch.exp(log_prob(action, mean, log_std[:, None]) - old_log_prob)
@@ -405,23 +407,6 @@ class Trainer:
             entropy = (self.config.seed, self.iteration)
             seed = int(np.random.SeedSequence(entropy).generate_state(1)[0])
         return minibatches(batch, self.config.ppo.epochs, seed)
-
-    def _too_far(self, kl: Tensor) -> Tensor:
-        """Whether the policy has left the data so far behind that more steps would be blind."""
-        target = self.config.ppo.kl_target
-        return kl > (math.inf if target is None else 4 * target)
-
-    def _adapted(self, rate: Tensor, kl: Tensor) -> Tensor:
-        """The learning rate that keeps the KL divergence near its target (rsl_rl's rule, and the
-        original's).
-        """
-        target = self.config.ppo.kl_target
-        if target is None:
-            return rate
-        low, high = self.config.ppo.learning_rate_range
-        slower, faster = (rate / 1.5).clamp(min=low), (rate * 1.5).clamp(max=high)
-        near = torch.where((kl > 0) & (kl < target / 2), faster, rate)
-        return torch.where(kl > 2 * target, slower, near)
 
     @torch.no_grad()
     def _average(self) -> None:

@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -58,6 +59,28 @@ def test_value_clipping_takes_the_worse_error() -> None:
     value, old, target = torch.tensor([2.0]), torch.tensor([0.0]), torch.tensor([2.0])
     assert ppo.value_loss(value, old, target, None).item() == 0.0
     assert ppo.value_loss(value, old, target, 0.5).item() == 0.5 * 1.5**2
+
+
+@pytest.mark.parametrize(
+    ("kl", "expected", "skipped"),
+    [
+        (0.0, 1e-3, False),  # exactly 0 says nothing: no step was taken
+        (0.004, 1.5e-3, False),
+        (0.01, 1e-3, False),
+        (0.03, 1e-3 / 1.5, False),
+        (0.05, 1e-3 / 1.5, True),
+    ],
+)
+def test_the_learning_rate_follows_the_divergence(
+    kl: float, expected: float, skipped: bool
+) -> None:
+    rate = ppo.adapted_rate(torch.tensor(1e-3), torch.tensor(kl), 0.01, (1e-4, 2e-3))
+    assert float(rate) == pytest.approx(expected)
+    assert bool(ppo.too_far(torch.tensor(kl), 0.01)) is skipped
+    assert not ppo.too_far(torch.tensor(kl), None)
+    low = ppo.adapted_rate(torch.tensor(1.2e-4), torch.tensor(1.0), 0.01, (1e-4, 2e-3))
+    high = ppo.adapted_rate(torch.tensor(1.9e-3), torch.tensor(1e-6), 0.01, (1e-4, 2e-3))
+    assert (float(low), float(high)) == pytest.approx((1e-4, 2e-3))
 
 
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=5), st.integers(0, 1000))
