@@ -85,7 +85,6 @@ def brax(task: str, num_envs: int, steps: int, seed: int, **others: Any) -> dict
         discounting=SETTINGS.gamma,
         gae_lambda=SETTINGS.gae_lambda,
         clipping_epsilon=SETTINGS.clip,
-        bootstrap_on_timeout=True,
         network_factory=partial(
             make_ppo_networks,
             policy_hidden_layer_sizes=HIDDEN,

@@ -8,14 +8,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import fields
 from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from hyperppo import parallel, polish, ppo
+from hyperppo import flat, parallel, polish, ppo
 from hyperppo.batch import Batch, cut, minibatches, mix
 from hyperppo.config import RunConfig
 from hyperppo.critic import Critic, architecture_features
@@ -420,11 +419,7 @@ class Trainer:
         """Flat tensors, everything that a bit-identical continuation needs, of all processes."""
         scalars = [float(self.iteration), float(self.learning_rate)]
         state: dict[str, Tensor] = {"trainer.scalars": torch.tensor(scalars, dtype=torch.float64)}
-        for name, module in self._modules().items():
-            state |= {f"{name}.{key}": value for key, value in module.state_dict().items()}
-        for name, optimizer in self._optimizers().items():
-            for i, slots in optimizer.state_dict()["state"].items():
-                state |= {f"{name}.{i}.{key}": value for key, value in slots.items()}
+        state |= flat.flatten(self._modules(), self._optimizers())
         state |= parallel.union(self._shards_state())
         state |= {f"sampler.{key}": value for key, value in self.sampler.state_dict().items()}
         return state
@@ -433,21 +428,13 @@ class Trainer:
         """Go on from `state_dict()`."""
         iteration, learning_rate = state["trainer.scalars"].cpu()
         self.iteration, self.learning_rate = int(iteration), learning_rate.to(self.device)
-        for name, module in self._modules().items():
-            module.load_state_dict(_under(state, name))
-        for name, optimizer in self._optimizers().items():
-            slots: dict[int, dict[str, Any]] = {}
-            for key, value in _under(state, name).items():
-                index, slot = key.split(".")
-                slots.setdefault(int(index), {})[slot] = value
-            groups = optimizer.state_dict()["param_groups"]
-            optimizer.load_state_dict({"state": slots, "param_groups": groups})
+        flat.restore(self._modules(), self._optimizers(), state)
         columns: dict[str, list[Tensor]] = {name: [] for name in self._columns()}
         for (number, env), generator in zip(
             self.shards.items(), self.action_generators, strict=True
         ):
-            own = state if self.config.shards == 1 else _under(state, f"shard{number}")
-            if saved := _under(own, "env"):
+            own = state if self.config.shards == 1 else flat.under(state, f"shard{number}")
+            if saved := flat.under(own, "env"):
                 env.load_state_dict(saved)
             generator.set_state(own["trainer.action_generator"].cpu())
             for name, parts in columns.items():
@@ -457,7 +444,7 @@ class Trainer:
                 torch.cat(parts, -1) for parts in columns.values()
             )
             self.where = (observation, critic_input)
-        self.sampler.load_state_dict(_under(state, "sampler"))
+        self.sampler.load_state_dict(flat.under(state, "sampler"))
 
     def _columns(self) -> dict[str, Tensor]:
         """What has one column an environment."""
@@ -497,8 +484,3 @@ class Trainer:
             "critic_optimizer": self.critic_optimizer,
             "polish_optimizer": self.polish_optimizer,
         }
-
-
-def _under(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    start = f"{prefix}."
-    return {key[len(start) :]: value for key, value in state.items() if key.startswith(start)}
