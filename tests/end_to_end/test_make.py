@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 
 from hyperppo.checkpoint import load_run
+from hyperppo.envs.quadrotor.env import QuadrotorEnv
 from hyperppo.envs.quadrotor.plants import plant_options
+from hyperppo.envs.registry import make_env
 from hyperppo.evaluate import evaluate
 from hyperppo.pretrained import path as shipped
 from hyperppo.space import parse_architecture
@@ -92,6 +94,19 @@ def test_the_shipped_run_hovers_on_vehicles_that_others_measured() -> None:
         board = evaluate(run, architectures, 128, 1, env_options=options | plant_options(plant))
         assert (board.metrics["tracking_error_m"] < 0.10).all(), (plant, board.metrics)
         assert (board.metrics["crash_rate"] <= 0.02).all(), (plant, board.metrics)
+
+
+def test_the_shipped_run_does_not_turn_about_its_vertical_axis() -> None:
+    """No task asks for a heading, so that only the cost of spinning keeps a policy from it."""
+    run = load_run(shipped("crazyflie21"))
+    options = {**run.config.env, "scenarios": {"static": 1.0}, "spawn_hard": 0.0}
+    for architecture in ((4,), (64, 64)):
+        env = make_env("quadrotor", options, 64, 1)
+        assert isinstance(env, QuadrotorEnv)
+        policy, (observation, _) = run.policy(architecture), env.reset()
+        for _ in range(300):
+            observation = env.step(policy(observation.t()).t()).observation
+        assert env.world.state.angular_velocity[2].abs().mean() < 2.0, architecture  # rad/s
 
 
 def test_the_shipped_run_is_small_and_its_leaderboard_whole() -> None:

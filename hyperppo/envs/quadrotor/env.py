@@ -73,6 +73,7 @@ class QuadrotorEnv:
         self._throws = options.scenarios.get("throw", 0.0) > 0
         self._nan = torch.tensor(math.nan, device=self.device)
         self._hardness = 1.0
+        self._differentiated = False
         self._masked = self.device.type != "cpu"  # no step asks a GPU what has happened
         self.world = spawn(options, num_envs, self.generator)
         self._spares, self._seen_of_spares = self._draw_spares()
@@ -125,7 +126,7 @@ class QuadrotorEnv:
         reward = torch.add(reward, (change * change).sum(0), alpha=-w.smoothness)
         reward = torch.add(reward, near, alpha=w.near)
         reward = torch.add(reward, view.upright, alpha=w.upright)
-        if w.tilt > 0:
+        if w.tilt > 0 and self._differentiated:
             leaning = 1 - view.upright
             reward = torch.add(reward, leaning * leaning, alpha=-w.tilt)
         reward = torch.add(reward, crashed.to(reward.dtype), alpha=-w.crash)
@@ -224,9 +225,14 @@ class QuadrotorEnv:
 
     @contextmanager
     def differentiable(self) -> Iterator[None]:
-        """Within this, gradients flow from what steps return to the actions before it."""
+        """Within this, gradients flow from what steps return to the actions before it.
+
+        A crash has none; what stands for it is a cost of coming near one (`RewardWeights.tilt`).
+        """
         cut(self.world)
+        self._differentiated = True
         yield
+        self._differentiated = False
         cut(self.world)
 
     @contextmanager
