@@ -214,7 +214,9 @@ def columns(samples: Sequence[Sample]) -> tuple[Any, ...]:
     )
 
 
-def fit_constants(samples: Sequence[Sample], precision: str = "f32") -> dict[str, float]:
+def fit_constants(
+    target: Target, samples: Sequence[Sample], precision: str = "f32"
+) -> dict[str, float]:
     """The constants of targets.memory, and of targets.cycles where the samples have cycles."""
     from targets.cycles import fit_cycles
     from targets.memory import fit_memory
@@ -222,7 +224,7 @@ def fit_constants(samples: Sequence[Sample], precision: str = "f32") -> dict[str
 
     shapes = layers(precision, *columns(samples))
     cycles = [sample.cycles for sample in samples if sample.cycles is not None]
-    constants = fit_memory(shapes, [sample.sizes for sample in samples], precision)
+    constants = fit_memory(target, shapes, [sample.sizes for sample in samples], precision)
     if cycles:
         constants |= fit_cycles(shapes, np.array(cycles, dtype=np.float64), precision)
     return constants
@@ -344,7 +346,7 @@ def run_fit(
             for weights_in in WEIGHTS_IN:
                 samples = [sample[weights_in] for sample in taken]
                 key = f"{kind}.{weights_in}"
-                tables[key] = fit_constants(samples[held_out:], kind)
+                tables[key] = fit_constants(target, samples[held_out:], kind)
                 errors[key] = evaluate(tables[key], samples[:held_out], target, weights_in, kind)
     comment = f"Fitted by `python -m compile.fit --target {target_name}`: {count} networks each"
     write_fit(targets_folder() / f"{target_name}.toml", tables, f"{comment}, seed {seed}.")

@@ -20,7 +20,7 @@ from targets.errors import TargetError
 from targets.model_activation import Terms
 from targets.shapes import Integers
 from targets.target import Target
-from targets.terms import model_of
+from targets.terms import model_for
 
 SPARE = 4  # bytes of code beyond the worst sample: the compiler pads and aligns
 
@@ -57,7 +57,7 @@ def predict_memory(
     """
     fit = fitted(target, precision, weights_in)
     layers = shapes.layers(precision, table, obs_dim, act_dim, activation, output)
-    model = model_of(precision)
+    model = model_for(target, precision)
 
     def whole(terms: Terms, what: str) -> Integers:
         return np.ceil(weighted(terms, fit, what, target.name) - 1e-3).astype(np.int64)
@@ -78,12 +78,12 @@ def predict_memory(
 
 
 def fit_memory(
-    layers: shapes.Layers, measured: Sequence[Sizes], precision: str
+    target: Target, layers: shapes.Layers, measured: Sequence[Sizes], precision: str
 ) -> dict[str, float]:
     """The constants of `predict_memory` from the compiled sizes of each architecture."""
     if len(measured) != len(layers.inputs) or not measured:
         raise TargetError("a fit needs the compiled sizes of each architecture")
-    model = model_of(precision)
+    model = model_for(target, precision)
 
     def never_under(terms: Terms, sizes: list[int], what: str, spare: int = 0) -> dict[str, float]:
         wanted = np.array(sizes, dtype=np.float64)

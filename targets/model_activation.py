@@ -62,6 +62,17 @@ def code_terms(layers: Layers, behind: NDArray[np.bool_]) -> Terms:
     }
 
 
+def software_terms(layers: Layers, behind: NDArray[np.bool_]) -> Terms:
+    """Bytes of code besides, where no FPU is: what functions need of arithmetic in software."""
+    tanh, elu = (_rows(layers, behind, name).any(axis=1) for name in ("tanh", "elu"))
+    return {
+        "software_function": tanh | elu,
+        "software_tanh": tanh,
+        "software_leak": leaky(layers, ("leaky_relu_any",)).sum(axis=1),
+        "software_relu": leaky(layers, ("relu",)).any(axis=1),
+    }
+
+
 def by_unit(name: str, layers: Layers, outputs: tuple[str, ...]) -> Terms:
     """A loop over the actions, for some of the last layer's activations: so much, and by unit.
 
@@ -87,10 +98,10 @@ def called(layers: Layers, behind: NDArray[np.bool_]) -> Terms:
     return {"tanh": np.any(tanh > 4, axis=1), "elu": np.any(elu > 0, axis=1)}
 
 
-def leaky(layers: Layers) -> NDArray[np.bool_]:
-    """(n, depth+1) layers whose sums become sum + leak |sum|."""
-    return (layers.hidden & np.isin(layers.activation, LEAKY)) | (
-        layers.last & np.isin(layers.output, LEAKY)
+def leaky(layers: Layers, names: tuple[str, ...] = LEAKY) -> NDArray[np.bool_]:
+    """(n, depth+1) layers whose sums become sum + leak |sum|, or those of them with `names`."""
+    return (layers.hidden & np.isin(layers.activation, names)) | (
+        layers.last & np.isin(layers.output, names)
     )
 
 

@@ -67,6 +67,11 @@ class Target:
         """Whether this machine is the target: its compiler builds the code, which runs here."""
         return self.core == NATIVE
 
+    @property
+    def soft_float(self) -> bool:
+        """Whether floating-point arithmetic is functions of the compiler's library: no FPU."""
+        return "-mfloat-abi=soft" in self.isa_flags
+
     def modelled(self) -> tuple[CoreTiming, int]:
         """The cycle model's numbers and the clock in Hz. TargetError when there is no model."""
         if self.timing is None or self.clock_hz is None:

@@ -8,6 +8,7 @@ from functools import partial
 
 from targets import model_activation, model_fixed, model_float
 from targets.shapes import Integers, Layers
+from targets.target import Target
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,6 +21,19 @@ class Model:
     coefficients: Callable[[Layers], model_activation.Terms]  # constants besides those below
     constants: Callable[[Layers], Integers]  # (n,) bytes
     buffers: Callable[[Layers], Integers]  # (n,) bytes, exact but for a fitted remainder
+
+
+def model_for(target: Target, precision: str) -> Model:
+    """The model for a target: `model_of`, and without an FPU its arithmetic in software."""
+    model = model_of(precision)
+    if not target.soft_float:
+        return model
+
+    def code(layers: Layers) -> model_activation.Terms:
+        behind = layers.present if precision == "f32" else layers.last
+        return model.code(layers) | model_activation.software_terms(layers, behind)
+
+    return dataclasses.replace(model, code=code)
 
 
 def model_of(precision: str) -> Model:

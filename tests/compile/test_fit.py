@@ -22,7 +22,7 @@ from compile.fit import (
 )
 from compile.lower.c import core_kernels, fixed_source
 from compile.quantize import quantize, quantize_plainly
-from targets.target import Target
+from targets.target import Target, load_target
 from targets.toolchain import PolicySizes
 
 HIDDEN = [(4,), (16,), (4, 4, 8), (32, 4, 16), (64, 8), (8, 32, 4, 64)]
@@ -48,13 +48,28 @@ def test_the_shipped_constants_predict_the_compiled_code(target: Target, precisi
         assert errors.cycles_max < 0.06
 
 
+@pytest.mark.parametrize(("precision", "over"), [("f32", 200), ("i16", 350)])
+@pytest.mark.usefixtures("cross")
+def test_without_an_fpu_functions_cost_their_arithmetic_once(precision: str, over: int) -> None:
+    """A second function, or the same behind the last layer, brings no other library routine."""
+    target = load_target("rp2040")
+    names = ("leaky_relu", "tanh", "elu")
+    shapes = [Shape((16, 8), activation=a, output=o) for a in names for o in (*names, "clip")]
+    samples = [
+        measure(shape, target, precision, seed)["flash"] for seed, shape in enumerate(shapes)
+    ]
+    errors = evaluate(target.fit[f"{precision}.flash"], samples, target, "flash", precision)
+    assert errors.flash_under <= 80
+    assert errors.flash_over <= over
+
+
 def test_errors_are_seen(target: Target) -> None:
     drawn = draw(80, 10_000, np.random.default_rng(0))
     samples = [
         Sample(shape, PolicySizes(900, 4 * sum(shape.hidden), 0, 64, 100), 50 * (i + 1))
         for i, shape in enumerate(drawn)
     ]
-    constants = fit_constants(samples)
+    constants = fit_constants(target, samples)
     under = {**constants, "stack_fixed": constants["stack_fixed"] - 50}
     before, after = (evaluate(c, samples, target, "flash") for c in (constants, under))
     assert before.ram_under == before.flash_under == 0

@@ -147,7 +147,7 @@ def test_a_fit_recovers_memory(target: Target, constants: list[int]) -> None:
         rodata, bss = slow_memory(SPACE[i])
         text = int(truth["flash_bytes"][i]) - rodata
         measured.append(PolicySizes(text, rodata, 0, bss + 8, 96))
-    fit = fit_memory(shapes_of(seen), measured, "f32")
+    fit = fit_memory(target, shapes_of(seen), measured, "f32")
     predicted = predict_memory(with_fit(target, fit), "f32", TABLE, 18, 4, "flash")
     for name, values in truth.items():
         spare = 0 if name in ("ram_bytes", "stack_bytes") else SPARE
@@ -161,7 +161,7 @@ def test_a_fit_never_under_estimates_its_samples(target: Target) -> None:
     for i in seen:
         rodata, bss = slow_memory(SPACE[i])
         measured.append(PolicySizes(int(900 + rng.integers(60)), rodata, 0, bss, 90))
-    fit = with_fit(target, fit_memory(shapes_of(seen), measured, "f32"))
+    fit = with_fit(target, fit_memory(target, shapes_of(seen), measured, "f32"))
     predicted = predict_memory(fit, "f32", TABLE[seen], 18, 4, "flash")["total_bytes"]
     excess = predicted - np.array([sizes.total for sizes in measured])
     assert excess.min() >= 0
@@ -209,4 +209,4 @@ def test_bad_requests(target: Target) -> None:
     with pytest.raises(TargetError, match="one positive cycle count"):
         fit_cycles(shapes_of(slice(None)), np.zeros(2800), "f32")
     with pytest.raises(TargetError, match="compiled sizes"):
-        fit_memory(shapes_of(slice(None)), [], "f32")
+        fit_memory(target, shapes_of(slice(None)), [], "f32")
