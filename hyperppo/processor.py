@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import os
+import sys
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
@@ -18,6 +20,7 @@ _cores = 1
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
 _KEEP_BLOCKS_UP_TO = 32 << 20
 _KEEP_IN_ALL = (1 << 31) - 1
+_PATIENCE = 10  # steps of nice(2): a ninth of the time of a thread that does not give way
 
 
 def set_threads(threads: int | None) -> None:
@@ -67,6 +70,13 @@ def spread(work: Callable[[int], _T], costs: Sequence[float]) -> list[_T]:
     for other in others:
         done += other.result()
     return [result for _, result in sorted(done, key=lambda pair: pair[0])]
+
+
+def give_way() -> None:
+    """Until it ends, the calling thread leaves its core to others that want it."""
+    if sys.platform == "linux":  # elsewhere a priority is a whole process's
+        me = threading.get_native_id()
+        os.setpriority(os.PRIO_PROCESS, me, os.getpriority(os.PRIO_PROCESS, me) + _PATIENCE)
 
 
 def side_by_side(tasks: Sequence[Callable[[], _T]]) -> list[_T]:

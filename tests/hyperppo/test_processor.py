@@ -1,12 +1,15 @@
 """Independent tasks on the cores of a machine."""
 
+import os
+import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import pytest
 import torch
 
-from hyperppo.processor import set_threads, side_by_side, spread
+from hyperppo.processor import give_way, set_threads, side_by_side, spread
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -76,3 +79,20 @@ def test_heavy_work_has_a_core_of_its_own() -> None:
         assert names[1] == names[2] != names[0]
     finally:
         set_threads(before)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads have no priority of their own")
+def test_a_thread_that_gives_way_does_so_alone() -> None:
+    def priority() -> int:
+        return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+    def patient() -> int:
+        give_way()
+        return priority()
+
+    before = priority()
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(patient).result() == min(before + 10, 19)
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(priority).result() == before
+    assert priority() == before
