@@ -231,8 +231,10 @@ class QuadrotorEnv:
         """
         cut(self.world)
         self._differentiated = True
-        yield
-        self._differentiated = False
+        try:
+            yield
+        finally:
+            self._differentiated = False
         cut(self.world)
 
     @contextmanager

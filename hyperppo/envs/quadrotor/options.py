@@ -61,8 +61,8 @@ class RewardWeights:
     and `-crash` when the episode ends early.
 
     `tilt` counts only where gradients are taken through the simulator: a crash has none, and what
-    stands for it is little where a flight leans and much where it is about to turn over. PPO, to
-    which a crash is no different from the rest, does not learn to fly at all with it.
+    stands for it is little where a flight leans and much where it is about to turn over. The one
+    PPO that had it from the start never flew.
     """
 
     alive: float = 2.5
