@@ -1,10 +1,12 @@
 """What HyperPPO costs over plain PPO: iteration time at equal environments, critic and minibatches.
 
-    python benchmarks/overhead.py [--envs 1024 4096] [--repeats 7] [--threads 1] [--json FILE]
+    python benchmarks/overhead.py [--envs 1024 4096] [--repeats 31] [--threads 1] [--json FILE]
     python benchmarks/overhead.py --device cuda --task brax:ant --envs 4096
 
-Both trainers take turns, so that a drifting machine touches both; medians are printed. Plain PPO
-trains (64, 64); HyperPPO trains 16 architectures drawn as in training (biased), anew each repeat.
+Both trainers take turns, so that a drifting machine touches both; medians are printed, and of their
+ratio the standard error (bootstrap over the repeats). Plain PPO trains (64, 64); HyperPPO trains 16
+architectures drawn as in training (biased), anew each repeat: what one draw costs differs by a
+third from the next, so that few repeats say little.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import time
 from collections import defaultdict
 from pathlib import Path
 
+import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
@@ -65,10 +68,17 @@ def iteration(trainer: Trainer) -> dict[str, float]:
     return {name: clock[i + 1] - clock[i] for i, name in enumerate(PHASES)}
 
 
+def ratio_of(hyperppo: np.ndarray, ppo: np.ndarray) -> tuple[float, float]:
+    """Ratio of the medians of (repeats,) seconds, and its standard error."""
+    pick = np.random.default_rng(0).integers(len(ppo), size=(2000, len(ppo)))
+    again = np.median(hyperppo[pick], 1) / np.median(ppo[pick], 1)
+    return float(np.median(hyperppo) / np.median(ppo)), float(again.std())
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--envs", type=int, nargs="+", default=[1024, 4096])
-    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--repeats", type=int, default=31)
     parser.add_argument("--task", default="quadrotor")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=2)
@@ -79,7 +89,7 @@ def main() -> None:
     task, device = arguments.task, arguments.device
     where = f"{arguments.threads} threads" if device == "cpu" else torch.cuda.get_device_name()
     table = Table(title=f"{task}: milliseconds an iteration, {where}, medians")
-    for name in ("environments", "algorithm", *PHASES, "total", "steps/s", "HyperPPO / PPO"):
+    for name in ("envs", "algorithm", *PHASES, "total", "steps/s", "HyperPPO / PPO"):
         table.add_column(name, justify="right")
     rows = []
     for num_envs in arguments.envs:
@@ -91,8 +101,9 @@ def main() -> None:
         for _ in range(arguments.repeats):
             for name, trainer in trainers.items():
                 seen[name].append(iteration(trainer))
-        totals = {n: statistics.median(sum(t.values()) for t in ts) for n, ts in seen.items()}
-        ratio = totals["HyperPPO"] / totals["PPO 64,64"]
+        every = {name: np.array([sum(t.values()) for t in ts]) for name, ts in seen.items()}
+        totals = {name: float(np.median(seconds)) for name, seconds in every.items()}
+        ratio, error = ratio_of(every["HyperPPO"], every["PPO 64,64"])
         for name, times in seen.items():
             phases = {p: statistics.median(t[p] for t in times) for p in PHASES}
             steps = num_envs * trainers[name].config.ppo.rollout / totals[name]
@@ -106,6 +117,7 @@ def main() -> None:
                     "total": totals[name],
                     "steps_per_s": steps,
                     "ratio": ratio,
+                    "ratio_standard_error": error,
                 }
             )
             milliseconds = [f"{1e3 * phases[p]:.0f}" for p in PHASES]
@@ -115,7 +127,7 @@ def main() -> None:
                 *milliseconds,
                 f"{1e3 * totals[name]:.0f}",
                 f"{steps / 1e3:.0f}k",
-                f"{ratio:.2f}" if name == "HyperPPO" else "",
+                f"{ratio:.2f} ± {error:.2f}" if name == "HyperPPO" else "",
             )
     Console().print(table)
     if arguments.json:

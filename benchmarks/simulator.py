@@ -27,7 +27,7 @@ from hyperppo.envs.registry import make_env
 from hyperppo.pretrained import path
 from hyperppo.processor import set_threads
 
-ROUNDS, STEPS = 15, 40
+ROUNDS, STEPS = 40, 40
 PAST = ("previous_actions", "action_average_s", "integral_clip_m_s", "integral_leak_per_s")
 
 

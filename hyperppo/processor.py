@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import sys
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,12 +14,13 @@ import torch
 _T = TypeVar("_T")
 _helpers: ThreadPoolExecutor | None = None  # a thread a core but one, for `spread`
 _cores = 1
+_working = 1  # threads at work: more than one within `side_by_side`
+_counting = threading.Lock()
 
 # mallopt(3) of glibc; 32 MiB is the highest threshold that it takes.
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
 _KEEP_BLOCKS_UP_TO = 32 << 20
 _KEEP_IN_ALL = (1 << 31) - 1
-_PATIENCE = 10  # steps of nice(2): a ninth of the time of a thread that does not give way
 
 
 def set_threads(threads: int | None) -> None:
@@ -48,14 +48,16 @@ def _alone() -> None:
 
 
 def spread(work: Callable[[int], _T], costs: Sequence[float]) -> list[_T]:
-    """Results of work(0), work(1), ..., shared out over the cores by their costs; no gradients.
+    """Results of work(0), work(1), ..., shared out over idle cores by their costs; no gradients.
 
-    Also from within `side_by_side`: whichever core is free takes a share.
+    Also from within `side_by_side`, once it has fewer tasks left than cores: two threads on one
+    core, and three that want Python's lock, would take longer than one.
     """
-    if _helpers is None or len(costs) < 2:
+    cores = _cores - _working + 1
+    if _helpers is None or min(cores, len(costs)) < 2:
         return [work(i) for i in range(len(costs))]
-    shares: list[list[int]] = [[] for _ in range(_cores)]
-    loads = [0.0] * _cores
+    shares: list[list[int]] = [[] for _ in range(cores)]
+    loads = [0.0] * cores
     for i in sorted(range(len(costs)), key=lambda i: -costs[i]):
         core = loads.index(min(loads))
         shares[core].append(i)
@@ -72,13 +74,6 @@ def spread(work: Callable[[int], _T], costs: Sequence[float]) -> list[_T]:
     return [result for _, result in sorted(done, key=lambda pair: pair[0])]
 
 
-def give_way() -> None:
-    """Until it ends, the calling thread leaves its core to others that want it."""
-    if sys.platform == "linux":  # elsewhere a priority is a whole process's
-        me = threading.get_native_id()
-        os.setpriority(os.PRIO_PROCESS, me, os.getpriority(os.PRIO_PROCESS, me) + _PATIENCE)
-
-
 def side_by_side(tasks: Sequence[Callable[[], _T]]) -> list[_T]:
     """Results of independent tasks, run in as many Python threads as torch may use, a core each.
 
@@ -88,8 +83,22 @@ def side_by_side(tasks: Sequence[Callable[[], _T]]) -> list[_T]:
     threads = torch.get_num_threads()
     if min(threads, len(tasks)) == 1:
         return [task() for task in tasks]
+    left = len(tasks)
+
+    def run(task: Callable[[], _T]) -> _T:
+        global _working
+        nonlocal left
+        try:
+            return task()
+        finally:
+            with _counting:
+                left -= 1
+                _working = max(1, min(threads, left))
+
+    global _working
+    _working = min(threads, left)
     try:
         with ThreadPoolExecutor(threads, initializer=_alone) as pool:
-            return list(pool.map(lambda task: task(), tasks))
+            return list(pool.map(run, tasks))
     finally:
         torch.set_num_threads(threads)

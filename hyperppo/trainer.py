@@ -27,7 +27,7 @@ from hyperppo.graphs import Replayed
 from hyperppo.groups import by_group, totals
 from hyperppo.normalizer import RunningNorm
 from hyperppo.policy import HyperPolicy, Policies, forward_mean, log_prob
-from hyperppo.processor import give_way, side_by_side
+from hyperppo.processor import side_by_side
 from hyperppo.rollout import Rollout, Where, as_rollout, fly
 from hyperppo.sampling import ArchitectureSampler
 from hyperppo.space import Architecture, SearchSpace
@@ -301,13 +301,10 @@ class Trainer:
         train, they exchange gradients in one order.
         """
         together = self.on_cpu and parallel.processes() == 1 and torch.get_num_threads() > 1
-
-        def update_critic() -> dict[str, float]:
-            if together:  # the policy takes longer, and can use both cores now and then
-                give_way()
-            return self._update_critic(batch)
-
-        tasks = (partial(self._update_policy, batch, rollout, architectures), update_critic)
+        tasks = (
+            partial(self._update_policy, batch, rollout, architectures),
+            partial(self._update_critic, batch),
+        )
         policy, critic = side_by_side(tasks) if together else [task() for task in tasks]
         return policy | critic
 

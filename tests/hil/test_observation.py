@@ -192,7 +192,7 @@ def test_against_the_simulators_builder(tmp_path: Path, past: dict[str, Any]) ->
             column(np.radians(degrees)),
             remembered,
         )
-        wholes.append(torch.cat([seen, *observation.known(remembered)]).numpy().T)
+        wholes.append(torch.cat([*seen, *observation.known(remembered)]).numpy().T)
         memory.integrate(remembered, error, options)
         memory.remember(remembered, column(actions[t]), options)
 

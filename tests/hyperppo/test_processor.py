@@ -1,15 +1,13 @@
 """Independent tasks on the cores of a machine."""
 
-import os
-import sys
 import threading
-from concurrent.futures import ThreadPoolExecutor
+import time
 from functools import partial
 
 import pytest
 import torch
 
-from hyperppo.processor import give_way, set_threads, side_by_side, spread
+from hyperppo.processor import set_threads, side_by_side, spread
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -81,18 +79,32 @@ def test_heavy_work_has_a_core_of_its_own() -> None:
         set_threads(before)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="threads have no priority of their own")
-def test_a_thread_that_gives_way_does_so_alone() -> None:
-    def priority() -> int:
-        return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+def test_work_is_spread_only_where_a_core_is_idle() -> None:
+    before = torch.get_num_threads()
+    set_threads(2)
+    both, over = threading.Barrier(2, timeout=20), threading.Event()
 
-    def patient() -> int:
-        give_way()
-        return priority()
+    def name(_: int) -> str:
+        return threading.current_thread().name
 
-    before = priority()
-    with ThreadPoolExecutor(1) as pool:
-        assert pool.submit(patient).result() == min(before + 10, 19)
-    with ThreadPoolExecutor(1) as pool:
-        assert pool.submit(priority).result() == before
-    assert priority() == before
+    def long() -> list[set[str]]:
+        both.wait()
+        alone = set(spread(name, [1.0] * 4))  # the short task still has the other core
+        over.set()
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline:
+            if len(names := set(spread(name, [1.0] * 4))) == 2:
+                return [alone, names]
+        return [alone]
+
+    def short() -> list[set[str]]:
+        both.wait()
+        over.wait(20)
+        return []
+
+    try:
+        alone, helped = side_by_side([long, short])[0]
+        assert len(alone) == 1
+        assert len(helped) == 2
+    finally:
+        set_threads(before)

@@ -53,7 +53,7 @@ def measured(
     rotation: Tensor,
     angular_velocity: Tensor,
     memory: Memory,
-) -> Tensor:
+) -> list[Tensor]:
     """The measured blocks, in order.
 
     `clipped_position_error` p - p_goal (3, N) m and `compressed_velocity_error` v - v_goal (3, N)
@@ -68,7 +68,7 @@ def measured(
     ]
     if memory.integral is not None:
         parts.append(to_body(rotation, memory.integral))
-    return torch.cat(parts)
+    return parts
 
 
 def known(memory: Memory) -> list[Tensor]:

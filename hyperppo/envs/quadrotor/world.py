@@ -114,7 +114,7 @@ def look(world: World, options: QuadrotorOptions, noise: NoisePool, first: bool 
     )
     memory.integrate(world.memory, clipped, options)
     if sensors.delay is not None or sensors.held is not None:
-        measured = _late(sensors, measured, std.dropped, noise, first)
+        measured = [_late(sensors, torch.cat(measured), std.dropped, noise, first)]
     distance = dynamics.norm(position_error)
     rows = [
         distance,
@@ -125,7 +125,7 @@ def look(world: World, options: QuadrotorOptions, noise: NoisePool, first: bool 
     ]
     privileged = [goal_velocity, state.motor, world.disturbance, world.action, plant.inertia]
     known = observation.known(world.memory)
-    seen = torch.cat([measured, *known, *(row[None] for row in rows), *privileged])
+    seen = torch.cat([*measured, *known, *(row[None] for row in rows), *privileged])
     _, x, y, _ = state.attitude.unbind(0)
     upright = 1 - 2 * torch.addcmul(x * x, y, y)
     return View(seen, distance, position_error[2], dynamics.norm(velocity_error), upright)
