@@ -315,3 +315,18 @@ def test_bad_options_are_named(options: dict[str, object], message: str) -> None
 def test_unknown_tasks_are_refused_with_the_known_ones() -> None:
     with pytest.raises(HyperPPOError, match="known tasks are quadrotor, pendulum"):
         resolve_options("ant", {})
+
+
+def test_gradients_flow_through_averages_after_an_evaluation() -> None:
+    """The two share what the averages move by, and an evaluation's tensors have no gradients."""
+    env = QuadrotorEnv(2, QuadrotorOptions(action_average_s=(0.07, 0.21)), 0)
+    with torch.inference_mode():
+        env.step(torch.zeros(4, 2))
+    env = QuadrotorEnv(2, QuadrotorOptions(action_average_s=(0.07, 0.21)), 0)
+    action = torch.zeros((4, 2), requires_grad=True)
+    with env.differentiable():
+        seen = env.step(action).observation
+    seen[-8:].sum().backward()
+    assert action.grad is not None
+    moved = 2 - np.exp(-0.01 / 0.07) - np.exp(-0.01 / 0.21)
+    np.testing.assert_allclose(action.grad.numpy(), moved, rtol=1e-5)
