@@ -1,6 +1,7 @@
 """How a run flies on vehicles nobody measured exactly: error and crashes by plant and scenario.
 
     python benchmarks/flight.py [RUN] [--episodes 1024] [--random 200] [--json F] [--markdown F]
+    python benchmarks/flight.py runs/ppo16 --arch 16 --random 0    # a run that has no other
 
 Two sets of vehicles: `published` (the identified ones, in equal shares, each within 10 %) and
 `wide`. Some architectures get every episode; of a random sample each gets `--few`, and its mean and
@@ -78,6 +79,7 @@ def pooled(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run", type=Path, nargs="?", default=pretrained.path("crazyflie21"))
+    parser.add_argument("--arch", nargs="+", default=NAMED, help="hidden units of the networks")
     parser.add_argument("--episodes", type=int, default=1024)
     parser.add_argument("--random", type=int, default=200, help="random architectures")
     parser.add_argument("--few", type=int, default=50, help="episodes of each of them")
@@ -87,7 +89,8 @@ def main() -> None:
     arguments = parser.parse_args()
     set_threads(arguments.threads)
     run = load_run(arguments.run)
-    named = [parse_architecture(name) for name in NAMED]
+    names = arguments.arch
+    named = [parse_architecture(name) for name in names]
     space = run.space.architectures
     drawn = np.random.default_rng(0).choice(len(space), min(arguments.random, len(space)), False)
     sample = [space[i] for i in drawn]
@@ -97,13 +100,13 @@ def main() -> None:
     total = len(CASES) + len(RANDOM_CASES) * bool(sample) + len(THRUSTS)
     with Progress(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("flights", total=total)
-        head = ["vehicles", "goal", *(f"`{name}`" for name in NAMED)]
+        head = ["vehicles", "goal", *(f"`{name}`" for name in names)]
         lines += [_row(head), _row(["---"] * len(head))]
         for where, scenario in CASES:
             got = pooled(run, named, where, scenario, arguments.episodes)
             lows, highs = wilson(got["crash"], got["episodes"])
             cells = []
-            for i, name in enumerate(NAMED):
+            for i, name in enumerate(names):
                 crash, n = got["crash"][i], int(got["episodes"][i])
                 low, high = float(lows[i]), float(highs[i])
                 cells.append(f"{got['error'][i]:.3f} m, {crash:.1%} ({low:.1%}-{high:.1%})")
@@ -144,8 +147,8 @@ def main() -> None:
                     }
                 )
                 bar.advance(task)
-        lines += ["", _row(["thrust/weight", *(f"`{name}`" for name in NAMED)])]
-        lines.append(_row(["---"] * (len(NAMED) + 1)))
+        lines += ["", _row(["thrust/weight", *(f"`{name}`" for name in names)])]
+        lines.append(_row(["---"] * (len(names) + 1)))
         for thrust in THRUSTS:
             fixed = options(run, "wide", "static", thrust_to_weight=(thrust, thrust))
             board = evaluate(run, named, max(1, arguments.episodes // 8), 0, env_options=fixed)

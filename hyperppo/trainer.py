@@ -415,6 +415,17 @@ class Trainer:
         for slow, fast in zip(self.averaged.parameters(), self.policy.parameters(), strict=True):
             slow.lerp_(fast, 1 - decay)
 
+    def fall_back(self, averaged: dict[str, Tensor]) -> None:
+        """Go on with averaged policies of before; the gradients' moments start anew.
+
+        Of several processes the first has them, and tells the others.
+        """
+        if parallel.is_first():
+            self.averaged.load_state_dict(averaged)
+        parallel.same(self.averaged)
+        self.policy.load_state_dict(self.averaged.state_dict())
+        self.polish_optimizer.state.clear()
+
     def state_dict(self) -> dict[str, Tensor]:
         """Flat tensors, everything that a bit-identical continuation needs, of all processes."""
         scalars = [float(self.iteration), float(self.learning_rate)]
