@@ -36,6 +36,7 @@ from hyperppo.envs.shards import training_env
 from hyperppo.errors import HyperPPOError
 from hyperppo.files import replacing
 from hyperppo.trainer import Trainer
+from hyperppo.trainer_state import restore, state_of
 from hyperppo.watch import progress_figures, watch
 
 _CHECKPOINT_EVERY_S = 30.0
@@ -79,7 +80,7 @@ def resume(out: Path) -> Trainer:
         try:
             exact = data.get("exact_resume", True)  # the same environments, or other ones
             trainer = _trainer(config, 0 if exact else int(state["trainer.scalars"][0]))
-            trainer.load_state_dict(state)
+            restore(trainer, state)
         except (KeyError, RuntimeError, ValueError) as error:
             reason = str(error).splitlines()[0]
             raise HyperPPOError(
@@ -202,7 +203,7 @@ def _train(trainer: Trainer, out: Path, console: Console, evaluate_every: int, l
 
 
 def _save(trainer: Trainer, out: Path) -> None:
-    state = trainer.state_dict()  # of all processes
+    state = state_of(trainer)  # of all processes
     if parallel.is_first():
         save_checkpoint(out, state)
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from hyperppo import flat, parallel, polish, ppo
+from hyperppo import parallel, polish, ppo
 from hyperppo.batch import Batch, cut, minibatches, mix
 from hyperppo.config import RunConfig
 from hyperppo.critic import Critic, architecture_features
@@ -74,7 +74,7 @@ class Trainer:
             torch.Generator(self.device).manual_seed(shard_seed(config, number) + 1)
             for number in self.shards
         ]
-        for module in self._modules().values():
+        for module in self.modules().values():
             parallel.same(module)
         self._drawn: Sequence[Architecture] = ()
         self._fly: Callable[..., tuple[dict[str, Tensor], Where]] = self._fly_dense
@@ -415,71 +415,8 @@ class Trainer:
         for slow, fast in zip(self.averaged.parameters(), self.policy.parameters(), strict=True):
             slow.lerp_(fast, 1 - decay)
 
-    def fall_back(self, averaged: dict[str, Tensor]) -> None:
-        """Go on with averaged policies of before; the gradients' moments start anew.
-
-        Of several processes the first has them, and tells the others.
-        """
-        if parallel.is_first():
-            self.averaged.load_state_dict(averaged)
-        parallel.same(self.averaged)
-        self.policy.load_state_dict(self.averaged.state_dict())
-        self.polish_optimizer.state.clear()
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """Flat tensors, everything that a bit-identical continuation needs, of all processes."""
-        scalars = [float(self.iteration), float(self.learning_rate)]
-        state: dict[str, Tensor] = {"trainer.scalars": torch.tensor(scalars, dtype=torch.float64)}
-        state |= flat.flatten(self._modules(), self._optimizers())
-        state |= parallel.union(self._shards_state())
-        state |= {f"sampler.{key}": value for key, value in self.sampler.state_dict().items()}
-        return state
-
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Go on from `state_dict()`."""
-        iteration, learning_rate = state["trainer.scalars"].cpu()
-        self.iteration, self.learning_rate = int(iteration), learning_rate.to(self.device)
-        flat.restore(self._modules(), self._optimizers(), state)
-        columns: dict[str, list[Tensor]] = {name: [] for name in self._columns()}
-        for (number, env), generator in zip(
-            self.shards.items(), self.action_generators, strict=True
-        ):
-            own = state if self.config.shards == 1 else flat.under(state, f"shard{number}")
-            if saved := flat.under(own, "env"):
-                env.load_state_dict(saved)
-            generator.set_state(own["trainer.action_generator"].cpu())
-            for name, parts in columns.items():
-                parts.append(own[f"trainer.{name}"].to(self.device))
-        if saved:  # else the new episodes of new environments
-            observation, critic_input, self.discounted_return = (
-                torch.cat(parts, -1) for parts in columns.values()
-            )
-            self.where = (observation, critic_input)
-        self.sampler.load_state_dict(flat.under(state, "sampler"))
-
-    def _columns(self) -> dict[str, Tensor]:
-        """What has one column an environment."""
-        observation, critic_input = self.where
-        return {
-            "observation": observation,
-            "critic_input": critic_input,
-            "discounted_return": self.discounted_return,
-        }
-
-    def _shards_state(self) -> dict[str, Tensor]:
-        """What each shard of this process stands at, on the CPU."""
-        each = self.env.num_envs // len(self.shards)
-        state: dict[str, Tensor] = {}
-        for i, (number, env) in enumerate(self.shards.items()):
-            own = {f"env.{key}": value for key, value in env.state_dict().items()}
-            for name, values in self._columns().items():
-                own[f"trainer.{name}"] = values[..., i * each : (i + 1) * each]
-            own["trainer.action_generator"] = self.action_generators[i].get_state()
-            prefix = "" if self.config.shards == 1 else f"shard{number}."
-            state |= {prefix + key: value.cpu() for key, value in own.items()}
-        return state
-
-    def _modules(self) -> dict[str, nn.Module]:
+    def modules(self) -> dict[str, nn.Module]:
+        """All that learns or keeps count, by name."""
         return {
             "policy": self.policy,
             "averaged": self.averaged,
@@ -489,7 +426,8 @@ class Trainer:
             "return_norm": self.return_norm,
         }
 
-    def _optimizers(self) -> dict[str, torch.optim.Adam]:
+    def optimizers(self) -> dict[str, torch.optim.Adam]:
+        """By name."""
         return {
             "policy_optimizer": self.policy_optimizer,
             "critic_optimizer": self.critic_optimizer,

@@ -17,6 +17,7 @@ from hyperppo.groups import SIZES
 from hyperppo.ranking import SHARES, smallest_within
 from hyperppo.tables import board_rows
 from hyperppo.trainer import Trainer
+from hyperppo.trainer_state import fall_back, state_of
 
 _SAMPLE = 128  # architectures, evenly spread over the sizes of the space
 _EPISODES = 4
@@ -71,7 +72,7 @@ def watch(trainer: Trainer, out: Path, steps: int) -> dict[str, Any]:
         "fell_back": parallel.any_of(score < _score_of_ppo(out, trainer))[0],
         "shares": [{"share": s, **rows[i]} for s, i in zip(SHARES, chosen, strict=True)],
     }
-    state = trainer.state_dict()  # of all processes
+    state = state_of(trainer)  # of all processes
     if parallel.is_first():
         if score >= best_score(out):
             save_best(out, state)
@@ -79,7 +80,7 @@ def watch(trainer: Trainer, out: Path, steps: int) -> dict[str, Any]:
             file.write(json.dumps(line) + "\n")
     if line["fell_back"]:
         best = read_checkpoint(out, BEST) if parallel.is_first() else {}
-        trainer.fall_back(flat.under(best, "averaged"))
+        fall_back(trainer, flat.under(best, "averaged"))
     return line
 
 

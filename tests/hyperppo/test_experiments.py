@@ -20,6 +20,7 @@ from hyperppo.experiments.table import EXPERIMENTS
 from hyperppo.experiments.trainings import Plan, configurations, train_all
 from hyperppo.leaderboard import Leaderboard
 from hyperppo.space import SearchSpace
+from hyperppo.trainer_state import state_of
 
 from .conftest import small_config
 
@@ -109,7 +110,7 @@ def test_a_half_done_training_is_resumed(tmp_path: Path) -> None:
     path = tmp_path / "half" / "runs" / "biased-seed0"
     trainer = job.start(configurations(experiment, half)["biased", 0], path, "")
     (path / METRICS).write_text(json.dumps({"iteration": 1, **trainer.step()}) + "\n")
-    save_checkpoint(path, trainer.state_dict())
+    save_checkpoint(path, state_of(trainer))
     resumed = train_all(experiment, half, quiet)
     assert resumed is not None
     for a, b in zip(whole, resumed, strict=True):

@@ -10,6 +10,7 @@ from hyperppo.config import make_config
 from hyperppo.envs.registry import make_env, resolve_options
 from hyperppo.policy import forward_mean
 from hyperppo.trainer import Trainer
+from hyperppo.trainer_state import restore, state_of
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
@@ -55,9 +56,9 @@ def test_training_learns_and_goes_on_from_a_checkpoint():
     for _ in range(60):
         log = first.step()
     assert log["reward"] > begin + 1.0
-    state = first.state_dict()
+    state = state_of(first)
     second = trainer(num_envs=1024, steps=20_000_000)
-    second.load_state_dict(state)
+    restore(second, state)
     assert second.iteration == first.iteration
     assert second.step()["reward"] == pytest.approx(first.step()["reward"], abs=0.2)
 

@@ -18,6 +18,7 @@ from hyperppo.checkpoint import read_checkpoint
 from hyperppo.envs.shards import Shards, training_env
 from hyperppo.errors import HyperPPOError
 from hyperppo.trainer import Trainer
+from hyperppo.trainer_state import restore, state_of
 
 from .conftest import small_config
 
@@ -90,7 +91,7 @@ def test_a_run_of_two_processes_goes_on_in_one(pair: list[Path], tmp_path: Path)
     trainer = job.resume(tmp_path / "run")
     assert trainer.iteration == 20
     assert trainer.env.num_envs == 64
-    saved, again = read_checkpoint(pair[1]), trainer.state_dict()
+    saved, again = read_checkpoint(pair[1]), state_of(trainer)
     assert saved.keys() == again.keys()
     assert all(torch.equal(saved[key], again[key]) for key in saved)
     assert np.isfinite(trainer.step()["policy_loss"])
@@ -157,7 +158,7 @@ def test_shards_are_independent_and_go_on_bit_for_bit() -> None:
     whole, resumed = trainer(), trainer()
     for _ in range(2):
         whole.step()
-    resumed.load_state_dict({key: value.clone() for key, value in whole.state_dict().items()})
+    restore(resumed, {key: value.clone() for key, value in state_of(whole).items()})
     assert whole.step() == pytest.approx(resumed.step(), nan_ok=True, rel=0, abs=0)
 
 

@@ -16,6 +16,7 @@ from hyperppo import train as job
 from hyperppo.checkpoint import load_run, read_checkpoint, save_checkpoint
 from hyperppo.errors import HyperPPOError
 from hyperppo.trainer import Trainer
+from hyperppo.trainer_state import state_of
 
 from .conftest import small_config
 
@@ -35,7 +36,7 @@ def test_a_resumed_run_ends_bit_for_bit_like_one_that_was_never_stopped(
     halves = job.start(config, tmp_path / "halves", "")
     for _ in range(3):
         halves.step()
-    save_checkpoint(tmp_path / "halves", halves.state_dict())
+    save_checkpoint(tmp_path / "halves", state_of(halves))
     halves.step()  # lost: it came after the checkpoint
     with (tmp_path / "halves" / job.METRICS).open("w") as file:
         file.writelines(f'{{"iteration": {i}}}\n' for i in (1, 2, 3, 4))
@@ -86,7 +87,7 @@ def test_a_run_is_not_overwritten_and_takes_one_training_at_a_time(small_run: Pa
 def test_divergence_stops_with_the_last_checkpoint_left_valid(tmp_path: Path) -> None:
     trainer = job.start(small_config(), tmp_path, "")
     trainer.step()
-    save_checkpoint(tmp_path, trainer.state_dict())
+    save_checkpoint(tmp_path, state_of(trainer))
     with torch.no_grad():
         trainer.critic.net[-1].weight.fill_(torch.nan)  # type: ignore[union-attr,operator]
     with pytest.raises(HyperPPOError, match="diverged at iteration 2"):
@@ -208,7 +209,7 @@ def test_a_full_disk_stops_with_one_line_and_the_last_checkpoint(
     """Files may not grow beyond a limit, which a full disk looks like to the one who writes."""
     trainer = job.start(small_config(), tmp_path, "")
     trainer.step()
-    save_checkpoint(tmp_path, trainer.state_dict())
+    save_checkpoint(tmp_path, state_of(trainer))
     full = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))"
     result = _train_in_a_process(tmp_path, full)
     assert result.returncode == 1
