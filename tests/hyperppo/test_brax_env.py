@@ -14,6 +14,7 @@ from hyperppo.checkpoint import read_checkpoint, save_checkpoint
 from hyperppo.config import make_config
 from hyperppo.envs.registry import make_env, resolve_options
 from hyperppo.errors import HyperPPOError
+from hyperppo.trainer_state import state_of
 
 N, LIMIT = 3, 4
 OPTIONS = {"episode_steps": LIMIT, "backend": "spring"}  # the backend that compiles fastest
@@ -105,7 +106,7 @@ def test_training_resumes_bit_for_bit(env: Any, tmp_path: Path) -> None:
     half = job.start(config, tmp_path / "half", "")
     half.step()
     half.step()
-    save_checkpoint(tmp_path / "half", half.state_dict())
+    save_checkpoint(tmp_path / "half", state_of(half))
     job.train(job.resume(tmp_path / "half"), tmp_path / "half", Console(quiet=True))
     a, b = (read_checkpoint(tmp_path / name) for name in ("whole", "half"))
     assert a.keys() == b.keys()
