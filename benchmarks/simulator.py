@@ -32,8 +32,6 @@ from hyperppo.processor import set_threads
 
 ROUNDS, STEPS = 40, 40
 PAST = ("previous_actions", "action_average_s", "integral_clip_m_s", "integral_leak_per_s")
-
-
 TASKS = ("default", "past observed", "as trained")
 
 
