@@ -307,7 +307,7 @@ class Link:
             self.traffic.unexpected += 1
             return None
         if reply.result is Result.INCOMPLETE:
-            entry.due = now
+            entry.due, entry.wait = now, self._patience  # it is there: no reason to wait longer
         elif reply.result is Result.BUSY:
             entry.due = now + BUSY_RETRY_S
             if entry.wait >= LAST_RESEND_S:

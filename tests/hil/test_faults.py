@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from hil import harness, link
+from hil.contract import Command
 from hil.crtp import Packet, Port
 from hil.errors import HilError
 from hil.faults import Faults, FaultyAir, strikes
@@ -168,6 +169,29 @@ def test_a_device_that_answers_pings_alone_ends_the_run(
     assert "no answer for 1 s" in measured.stopped
     assert 5 <= len(measured.cycles) < 50
     assert measured.traffic.reconnects == 0
+
+
+def test_a_missing_piece_is_no_silence(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who says that pieces are missing is there: the wait before asking does not grow from it."""
+    monkeypatch.setattr(link, "SILENCE_S", 3.0)
+    opened = open_package(package)
+    with serving(package) as device:
+        handle = device._core.handle
+        lost: list[float] = []
+
+        def lossy(packet: bytes, on_reply: Callable[[bytes], None]) -> None:
+            first_piece = packet[0] == Command.LOAD and packet[4] == 0
+            if first_piece and len(lost) < 24:  # six times each of the four that are under way
+                lost.append(time.monotonic())
+            elif len(lost) < 24 or time.monotonic() > lost[-1] + 1.0:  # then a second of nothing
+                handle(packet, on_reply)
+
+        def begin(stage: str, done: int, _of: int) -> None:
+            if stage == "inferences" and done == 5:
+                device._core.handle = lossy  # type: ignore[method-assign]
+
+        measured = harness.measure(opened, device.uri, 50, begin, free_run_s=0.3)
+    assert (measured.stopped, len(measured.cycles), len(lost)) == (None, 50, 24)
 
 
 def test_another_client_ends_the_run(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
