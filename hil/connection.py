@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import queue
 import struct
 import time
@@ -11,6 +12,8 @@ from collections.abc import Callable
 from typing import Any
 
 from hil.errors import HilError
+
+SILENT_S = 2.0  # nothing heard for so long while connecting over UDP: a datagram was lost
 
 
 class Connection:
@@ -56,15 +59,32 @@ class Connection:
         ]
         for caller, callback in callbacks:
             caller.add_callback(callback)
-        self.crazyflie.open_link(self.uri)
-        try:
-            problem = outcome.get(timeout=timeout_s)
-        except queue.Empty:
-            problem = f"no device answers within {timeout_s:.0f} s"
-        if problem:
-            self.close()
-            reason = problem.strip().splitlines()[0]
+        end = time.monotonic() + timeout_s
+        problem: str | None = None
+        while problem is None and time.monotonic() < end:
+            with contextlib.suppress(queue.Empty):
+                while True:
+                    outcome.get_nowait()  # of an attempt given up just before it ended
+            self.crazyflie.open_link(self.uri)
+            problem = self._outcome(outcome, end)
+            if problem != "":
+                self.close()
+        if problem != "":
+            silence = f"no device answers within {timeout_s:.0f} s"
+            reason = problem.strip().splitlines()[0] if problem else silence
             raise HilError(f"cannot connect to {self.uri}: {reason}; check the URI and the device")
+
+    def _outcome(self, outcome: queue.SimpleQueue[str], end: float) -> str | None:
+        """What went wrong, "" when connected; None: silence, and no use in waiting longer.
+
+        Over UDP cflib sends nothing a second time, so that a silence there has to be ended anew.
+        """
+        patience = SILENT_S if self.uri.startswith("udp://") else math.inf
+        self.heard = time.monotonic()
+        while (now := time.monotonic()) < min(end, self.heard + patience):
+            with contextlib.suppress(queue.Empty):
+                return outcome.get(timeout=min(end, self.heard + patience) - now)
+        return None
 
     def _hear(self, _packet: Any) -> None:
         self.heard = time.monotonic()
