@@ -49,16 +49,27 @@ def fit_cycles(layers: shapes.Layers, measured: Floats, precision: str) -> dict[
 
 def least_squares(terms: Terms, measured: Floats, weight: Floats, what: str) -> dict[str, float]:
     """Constants, named `what`_term, whose terms add up to what was measured (n,)."""
-    columns = [np.broadcast_to(column, measured.shape) for column in terms.values()]
-    scaled = np.stack(columns, axis=1).astype(np.float64) * weight[:, None]
-    size = np.maximum(np.abs(scaled).max(axis=0), 1e-12)  # columns of like size: a stable solution
-    ridge = RIDGE * np.eye(len(size))
-    rows = np.vstack([scaled / size, ridge])
+    rows, size = _scaled(terms, weight)
     wanted = np.concatenate([measured * weight, np.zeros(len(size))])
     solution, *_ = np.linalg.lstsq(rows, wanted, rcond=None)
     return {
         f"{what}_{term}": float(value) for term, value in zip(terms, solution / size, strict=True)
     }
+
+
+def leverage(terms: Terms, weight: Floats) -> Floats:
+    """(n,) how much of each sample's own value is in what `least_squares` predicts for it, 0..1."""
+    rows, _ = _scaled(terms, weight)
+    orthogonal, _ = np.linalg.qr(rows)
+    return np.asarray((orthogonal[: len(weight)] ** 2).sum(axis=1))
+
+
+def _scaled(terms: Terms, weight: Floats) -> tuple[Floats, Floats]:
+    """The equations (n, terms) with columns of like size, those of the ridge below; the sizes."""
+    columns = [np.broadcast_to(column, weight.shape) for column in terms.values()]
+    scaled = np.stack(columns, axis=1).astype(np.float64) * weight[:, None]
+    size = np.maximum(np.abs(scaled).max(axis=0), 1e-12)  # a stable solution
+    return np.vstack([scaled / size, RIDGE * np.eye(len(size))]), size
 
 
 def weighted(terms: Terms, constants: Mapping[str, float], what: str, target: str) -> Floats:

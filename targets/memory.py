@@ -3,8 +3,8 @@
 Constants are the panels' streams (a bias and the weights of each row, padding included) and the
 table; buffers are those that layers write in turn; both are known to the byte. Code, stack and the
 coefficients of functions come from compiled samples: a part for each kernel in use, one for each
-layer, and the largest amount by which that was short in any sample, so that none is
-under-estimated.
+layer, and a margin: the most by which a fit was short of samples that it had not seen, and the
+standard deviation of that. What a compiler makes of a layer varies by tens of bytes.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from typing import Protocol
 import numpy as np
 
 from targets import shapes
-from targets.cycles import fitted, least_squares, weighted
+from targets.cycles import fitted, least_squares, leverage, weighted
 from targets.errors import TargetError
 from targets.model_activation import Terms
-from targets.shapes import Integers
+from targets.shapes import Floats, Integers
 from targets.target import Target
 from targets.terms import model_for
 
-SPARE = 4  # bytes of code beyond the worst sample: the compiler pads and aligns
+DECISIVE = 0.5  # leverage of a sample that has a constant nearly to itself
 
 
 class Sizes(Protocol):
@@ -85,11 +85,12 @@ def fit_memory(
         raise TargetError("a fit needs the compiled sizes of each architecture")
     model = model_for(target, precision)
 
-    def never_under(terms: Terms, sizes: list[int], what: str, spare: int = 0) -> dict[str, float]:
+    def never_under(terms: Terms, sizes: list[int], what: str) -> dict[str, float]:
         wanted = np.array(sizes, dtype=np.float64)
         fit = least_squares(terms, wanted, np.ones_like(wanted), what)
-        short = (wanted - weighted(terms, fit, what, "")).max()
-        fit[f"{what}_fixed"] += max(0.0, float(short)) + spare
+        short = wanted - weighted(terms, fit, what, target.name)
+        unseen = _short_of_unseen(terms, short)
+        fit[f"{what}_fixed"] += max(0.0, float(short.max()), float(unseen.max())) + unseen.std()
         return fit
 
     known = model.constants(layers), model.buffers(layers)
@@ -97,11 +98,21 @@ def fit_memory(
     buffers = [s.bss - int(k) for s, k in zip(measured, known[1], strict=True)]
     coefficients = _with_fixed(model.coefficients(layers))
     return {
-        **never_under(model.code(layers), [s.text for s in measured], "code", SPARE),
+        **never_under(model.code(layers), [s.text for s in measured], "code"),
         **never_under(coefficients, constants, "constants"),
         "buffers_fixed": float(max(buffers)),
         **never_under(model.stack(layers), [s.stack for s in measured], "stack"),
     }
+
+
+def _short_of_unseen(terms: Terms, short: Floats) -> Floats:
+    """By how much fits without it are below each sample, from how much the fit to all is (n,).
+
+    Leave-one-out residuals, r / (1 - leverage); 0 for samples by which a constant stands or falls,
+    which say nothing of others.
+    """
+    own = leverage(terms, np.ones_like(short))
+    return np.where(own < DECISIVE, short / (1 - own), 0.0)
 
 
 def _with_fixed(terms: Terms) -> Terms:

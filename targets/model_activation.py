@@ -63,13 +63,19 @@ def code_terms(layers: Layers, behind: NDArray[np.bool_]) -> Terms:
 
 
 def software_terms(layers: Layers, behind: NDArray[np.bool_]) -> Terms:
-    """Bytes of code besides, where no FPU is: what functions need of arithmetic in software."""
+    """Bytes of code besides, where no FPU is: what functions need of arithmetic in software.
+
+    And by which portable fixed-point code differs from the kernels that the other terms describe:
+    a slope of 1 needs no product, and a sigmoid's table has its place by other shifts than tanh's.
+    """
     tanh, elu = (_rows(layers, behind, name).any(axis=1) for name in ("tanh", "elu"))
     return {
         "software_function": tanh | elu,
         "software_tanh": tanh,
-        "software_leak": leaky(layers, ("leaky_relu_any",)).sum(axis=1),
-        "software_relu": leaky(layers, ("relu",)).any(axis=1),
+        "software_leak": (leaky(layers, ("leaky_relu_any",)) & behind).sum(axis=1),
+        "software_relu": (leaky(layers, ("relu",)) & behind).any(axis=1),
+        "software_identity": (layers.hidden & (layers.activation == "identity")).sum(axis=1),
+        "software_sigmoid": (layers.hidden & (layers.activation == "sigmoid")).sum(axis=1),
     }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -157,10 +158,11 @@ def link_image(
         _compile([compiler, *common, *policy_flags, *usage, *_one_unit(policy_source, policy)])
         runtime = undefined_symbols(policy)
         script = folder / "link.ld"
-        text = linker_script(target, weights_in, runtime=bool(runtime))
-        script.write_text(text, encoding="utf-8")
+        link = [*target.isa_flags, "-nostartfiles", "-specs=nano.specs"]
+        members = _library_members([compiler, *link], policy, entry) if runtime else ()
+        script.write_text(linker_script(target, weights_in, members), encoding="utf-8")
         built = folder / "image.elf"
-        link = [*target.isa_flags, "-nostartfiles", "-specs=nano.specs", f"-T{script}"]
+        link += [f"-T{script}"]
         # -n: no pages here; ld 2.44 would load the ELF header in the page before the vectors.
         link += ["-Wl,--gc-sections", "-Wl,--build-id=none", "-Wl,--fatal-warnings", "-Wl,-n"]
         _compile([compiler, *link, *map(str, [*objects, policy]), "-o", str(built)])
@@ -258,10 +260,10 @@ def _one_unit(source: Path, built: Path) -> list[str]:
     ]
 
 
-def linker_script(target: Target, weights_in: str = "flash", *, runtime: bool = False) -> str:
+def linker_script(target: Target, weights_in: str = "flash", members: Sequence[str] = ()) -> str:
     """The text of the linker script for a target's memories.
 
-    `runtime`: what is called of the compiler's library counts as the policy's.
+    `members`: objects of the compiler's library that count as the policy's.
     """
     memory = "\n".join(
         f"    {name} ({'rx' if name == 'flash' else 'rwx'}) : "
@@ -270,11 +272,21 @@ def linker_script(target: Target, weights_in: str = "flash", *, runtime: bool = 
     )
     constants, data = "*policy_unit.o(.rodata .rodata.*)", "*policy_unit.o(.data .data.*)"
     in_ram = weights_in == "ram"
+    runtime = " ".join(f"*libgcc.a:{member}(.text .text.* .rodata .rodata.*)" for member in members)
     template = targets_folder() / "cores" / "link.ld"
     text = template.read_text(encoding="utf-8").replace("@MEMORY@", memory)
-    text = text.replace("@RUNTIME@", ".policy_runtime" if runtime else ".runtime")
+    text = text.replace("@POLICY_RUNTIME@", runtime)
     text = text.replace("@POLICY_RODATA@", "" if in_ram else constants)
     return text.replace("@POLICY_DATA@", f"{constants} {data}" if in_ram else data)
+
+
+def _library_members(link: Sequence[str], policy: Path, entry: str) -> tuple[str, ...]:
+    """Objects of libgcc that the policy needs where nothing else is linked."""
+    alone, listing = policy.with_name("alone.elf"), policy.with_name("alone.map")
+    options = [f"-Wl,--entry={entry}", "-Wl,--gc-sections", f"-Wl,-Map={listing}"]
+    _compile([*link, *options, str(policy), "-o", str(alone)])
+    found = re.findall(r"libgcc\.a\(([^)\s]+)\)", listing.read_text(encoding="utf-8"))
+    return tuple(sorted(set(found)))
 
 
 def _compile(command: Sequence[str]) -> None:

@@ -12,13 +12,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from compile.device import run_emulated, run_host
 from compile.errors import CompileError
 from compile.fixed_point import PRECISIONS, SUM_LIMIT, FixedNetwork
 from compile.lower.c import core_kernels, fixed_source, policy_header, rejected_action
-from compile.network import ACTIVATIONS, Network
+from compile.network import ACTIVATIONS, Layer, Network
 from compile.quantize import pack_i8, quantize
 from compile.verify import bad_observations, fixed_tolerance
 from targets.target import Target
@@ -201,6 +203,36 @@ def test_bad_observations_are_rejected(make_network: MakeNetwork, precision: str
     fixed = quantize(network, observations(100), precision)
     bad = bad_observations(observations(1)[0])
     assert (host(network, fixed, bad) == rejected_action(network)).all()
+
+
+@pytest.fixture(scope="module")
+def portable(tmp_path_factory: pytest.TempPathFactory) -> tuple[FixedNetwork, Path]:
+    """A small fixed-point network and its C, compiled for this machine."""
+    rng = np.random.default_rng(0)
+    weights = rng.standard_normal((4, 6)), rng.standard_normal((2, 4))
+    layers = tuple(
+        Layer(f"l{i}", w.astype(np.float32), np.zeros(len(w), np.float32), activation)
+        for i, (w, activation) in enumerate(zip(weights, ("leaky_relu", "identity"), strict=True))
+    )
+    network = Network(layers)
+    fixed = quantize(network, observations(100, 6), "i16")
+    folder = tmp_path_factory.mktemp("portable")
+    source = write_c(network, fixed, folder)
+    return fixed, compile_host_library([source], folder / "policy.so", include=[folder])
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.floats(-(2.0**120), 2.0**120, width=32), min_size=6, max_size=6))
+@example([0.0, -0.0, 2.0**-149, -(2.0**-126), 2.0**-30, -(2.0**-13)])
+@example([4.0, -4.0, 3.9999998, -3.9999998, 3.9998779, -4.0000005])
+@example([2.0**97, -(2.0**97), 2.0**96, 2.0**31, -(2.0**24), 2.0**23 - 0.5])
+def test_any_number_is_read_from_its_bits(
+    portable: tuple[FixedNetwork, Path], observation: list[float]
+) -> None:
+    """Denormal, huge or a step beside where it saturates: numpy's float64 says the same."""
+    fixed, library = portable
+    x = np.array([observation], np.float32)
+    assert np.array_equal(run_host(library, x, 2), fixed.forward(x))
 
 
 def test_packed_weights_are_within_half_a_code() -> None:

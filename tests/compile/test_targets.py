@@ -48,11 +48,8 @@ def test_compiled_and_self_tested(name: str, precision: str, tmp_path: Path) -> 
     size, predicted = facts["size"]["compiled"], facts["size"]["predicted"]
     constants = size["rodata_bytes"] + size["data_bytes"]
     assert min(size["text_bytes"], constants, size["bss_bytes"]) > 0
-    # Without an FPU, float code calls functions of libgcc, some networks more of them than others.
-    # A PC's compiler unrolls and aligns as it likes.
-    loose = {("rp2040", "f32"): 1000, ("host", precision): 700}
-    most_over = loose.get((name, precision), 600)
-    assert -64 <= predicted["total_bytes"] - size["total_bytes"] < most_over
+    most = 1500 if name == "host" else 600  # a PC's compiler unrolls as it likes
+    assert 0 <= predicted["total_bytes"] - size["total_bytes"] < most
     assert set(target.isa_flags) <= set(facts["toolchain"]["flags"])
     assert (facts["cycles"]["emulated"] is not None) == (target.timing is not None)
     program = package.path / facts["machine_code"]["program"]
@@ -95,7 +92,7 @@ def test_soft_float_counts_as_the_policy_s(tmp_path: Path) -> None:
     facts = package.manifest
     elf = package.path / "bare_metal" / "policy.elf"
     functions = read_image(elf).functions
-    assert {"__aeabi_fmul", "__aeabi_i2f"} <= functions.keys()
+    assert {"__aeabi_fadd", "__aeabi_i2f"} <= functions.keys()
     section = subprocess.run(
         [f"{target.toolchain}size", "-A", elf], capture_output=True, text=True, check=True
     ).stdout

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from targets.cycles import fit_cycles, predict_cycles
 from targets.errors import TargetError
-from targets.memory import SPARE, fit_memory, predict_memory
+from targets.memory import fit_memory, predict_memory
 from targets.model_float import code_terms, cycle_terms
 from targets.shapes import ACTIVATIONS, PRECISIONS, Layers, layers
 from targets.target import Target
@@ -150,8 +150,7 @@ def test_a_fit_recovers_memory(target: Target, constants: list[int]) -> None:
     fit = fit_memory(target, shapes_of(seen), measured, "f32")
     predicted = predict_memory(with_fit(target, fit), "f32", TABLE, 18, 4, "flash")
     for name, values in truth.items():
-        spare = 0 if name in ("ram_bytes", "stack_bytes") else SPARE
-        assert np.abs(predicted[name] - values - spare).max() <= 8  # bytes that the ridge costs
+        assert np.abs(predicted[name] - values).max() <= 8  # bytes that the ridge costs
 
 
 def test_a_fit_never_under_estimates_its_samples(target: Target) -> None:

@@ -1,7 +1,8 @@
-/* Sums with `fraction` fraction bits as floats. */
+/* Sums with `fraction` fraction bits as floats: their exponents, lowered. */
 INLINE void to_f32(const int32_t *in, float *out, size_t n, int fraction)
 {
     for (size_t i = 0; i < n; ++i) {
-        out[i] = (float)in[i] / (float)(1u << fraction);
+        const uint32_t bits = bits_of((float)in[i]);
+        out[i] = float_of(in[i] == 0 ? bits : bits - ((uint32_t)fraction << 23));
     }
 }

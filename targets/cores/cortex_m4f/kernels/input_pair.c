@@ -20,3 +20,8 @@ INLINE uint32_t input_pair(float a, float b, const int fa, const int fb, const i
             : [a] "t"(a), [b] "t"(b), [bits] "i"(bits));
     return pair;
 }
+
+INLINE int is_finite(float sum)
+{
+    return sum - sum == 0.0f;
+}
