@@ -43,6 +43,11 @@ def set_threads(threads: int | None) -> None:
         mallopt(_M_TOP_PAD, _KEEP_BLOCKS_UP_TO)
 
 
+def cores() -> int:
+    """How many cores this process may use, torch's own threads aside."""
+    return max(_cores, torch.get_num_threads())
+
+
 def _alone() -> None:
     torch.set_num_threads(1)
 
@@ -75,12 +80,12 @@ def spread(work: Callable[[int], _T], costs: Sequence[float]) -> list[_T]:
 
 
 def side_by_side(tasks: Sequence[Callable[[], _T]]) -> list[_T]:
-    """Results of independent tasks, run in as many Python threads as torch may use, a core each.
+    """Results of independent tasks, run in as many Python threads as there are cores to use.
 
     Torch's own threads would meet after every one of thousands of short operations, and wait there
     whenever another process holds a core.
     """
-    threads = torch.get_num_threads()
+    threads, torchs = cores(), torch.get_num_threads()
     if min(threads, len(tasks)) == 1:
         return [task() for task in tasks]
     left = len(tasks)
@@ -101,4 +106,4 @@ def side_by_side(tasks: Sequence[Callable[[], _T]]) -> list[_T]:
         with ThreadPoolExecutor(threads, initializer=_alone) as pool:
             return list(pool.map(run, tasks))
     finally:
-        torch.set_num_threads(threads)
+        torch.set_num_threads(torchs)

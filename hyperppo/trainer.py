@@ -27,7 +27,7 @@ from hyperppo.graphs import Replayed
 from hyperppo.groups import by_group, totals
 from hyperppo.normalizer import RunningNorm
 from hyperppo.policy import HyperPolicy, Policies, forward_mean, log_prob
-from hyperppo.processor import side_by_side
+from hyperppo.processor import cores, side_by_side
 from hyperppo.rollout import Rollout, Where, as_rollout, fly
 from hyperppo.sampling import ArchitectureSampler
 from hyperppo.space import Architecture, SearchSpace
@@ -300,7 +300,7 @@ class Trainer:
         Neither needs the other's result, so that on a CPU each gets a core; where several processes
         train, they exchange gradients in one order.
         """
-        together = self.on_cpu and parallel.processes() == 1 and torch.get_num_threads() > 1
+        together = self.on_cpu and parallel.processes() == 1 and cores() > 1
         tasks = (
             partial(self._update_policy, batch, rollout, architectures),
             partial(self._update_critic, batch),

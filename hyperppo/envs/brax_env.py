@@ -16,7 +16,6 @@ from torch import Tensor
 
 from hyperppo.envs.base import Step, Task
 from hyperppo.errors import HyperPPOError
-from hyperppo.processor import set_threads
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
@@ -38,9 +37,9 @@ class BraxEnv:
     Observation (obs_dim, N): Brax's; the critic sees the same. Action (act_dim, N) in [-1, 1],
     Brax's own range. An episode starts from one of the N states that `reset` drew: Brax's own
     training starts each environment from the same one every time. Tensors are handed over by
-    dlpack, which copies nothing where both sides use the same device. On a CPU all cores are JAX's,
-    and torch has one thread from then on. Raises HyperPPOError when there is no such task, when
-    Brax is not installed, or when JAX cannot use the device.
+    dlpack, which copies nothing where both sides use the same device. On a CPU all cores are JAX's
+    while it steps: torch's operations have one thread from then on. Raises HyperPPOError when there
+    is no such task, when Brax is not installed, or when JAX cannot use the device.
     """
 
     def __init__(
@@ -55,7 +54,8 @@ class BraxEnv:
         env = _environment(name, options.backend)
         self.name, self.num_envs, self.device = name, num_envs, torch.device(device)
         if self.device.type == "cpu":
-            set_threads(1)  # torch's: between its operations they spin on the cores that JAX needs
+            # Between its operations torch's threads would spin on the cores that JAX needs.
+            torch.set_num_threads(1)
         self.episode_steps = options.episode_steps
         self.obs_dim = self.critic_dim = int(env.observation_size)
         self.act_dim = int(env.action_size)

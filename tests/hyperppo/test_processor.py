@@ -22,9 +22,12 @@ def test_tasks_give_their_results_in_order_and_threads_are_as_before(threads: in
         torch.set_num_threads(before)
 
 
-def test_two_tasks_run_at_the_same_time() -> None:
+@pytest.mark.parametrize("torchs", [1, 2])
+def test_two_tasks_run_at_the_same_time(torchs: int) -> None:
+    """On two cores, also where torch's operations have one thread, as beside JAX."""
     before = torch.get_num_threads()
     set_threads(2)
+    torch.set_num_threads(torchs)
     try:
         meeting = threading.Barrier(2, timeout=20)  # breaks unless both tasks reach it
         assert sorted(side_by_side([meeting.wait, meeting.wait])) == [0, 1]
