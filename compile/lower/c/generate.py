@@ -102,6 +102,7 @@ def fixed_source(
         title=title,
         essentials=essentials,
         precision=network.precision,
+        step=fixed.INPUTS_A_WORD[network.precision] // 2,
         layers=fixed.lay_out_fixed(network),
         weights_in=weights_in,
         weights_type="WEIGHTS" if weights_in == "ram" else "static const uint32_t",
