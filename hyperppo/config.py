@@ -103,6 +103,7 @@ class RunConfig:
     meta_batch: int = 16  # architectures an iteration
     seed: int = 0
     device: str = "cpu"
+    compile: bool = False  # on a CPU, the task's step: a minute, worth it in a long training
     shards: int = 1  # groups of environments and architectures that processes can share out
     space: SpaceConfig = SpaceConfig()
     ghn: GHNConfig = GHNConfig()

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from hyperppo.checkpoint import Run
 from hyperppo.envs.quadrotor import QuadrotorEnv
-from hyperppo.envs.quadrotor.env import SETTLED_S
+from hyperppo.envs.quadrotor.advance import SETTLED_S
 from hyperppo.envs.quadrotor.goals import shares
 from hyperppo.envs.quadrotor.plants import plant_options
 from hyperppo.envs.registry import make_env

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Install the system packages that set-up needs, or say which, and go on with what there is.
 set -u
-needed="gcc-arm-none-eabi libnewlib-arm-none-eabi gcc libc6-dev python3-venv ${EXTRA_PACKAGES:-}"
+needed="gcc-arm-none-eabi libnewlib-arm-none-eabi gcc g++ libc6-dev python3-venv python3-dev ${EXTRA_PACKAGES:-}"
 
 missing=""
 if command -v dpkg-query >/dev/null 2>&1; then

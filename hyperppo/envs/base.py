@@ -65,6 +65,8 @@ class Task:
     options: type[Any]  # a validated dataclass, every field with its default
     make: Callable[[int, Any, int, str], VectorEnv]  # (num_envs, options, seed, device)
     side_by_side: int = 8192  # environments that evaluation steps together: the best size
+    # The same with their step compiled for a CPU, if there is such a thing.
+    make_compiled: Callable[[int, Any, int], VectorEnv] | None = None  # (num_envs, options, seed)
 
 
 @runtime_checkable

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
+import sysconfig
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -17,8 +21,15 @@ from hyperppo.envs.pendulum import PendulumEnv, PendulumOptions
 from hyperppo.envs.quadrotor import QuadrotorEnv, QuadrotorOptions
 from hyperppo.errors import HyperPPOError
 
+
+def _compiled_quadrotor(num_envs: int, options: QuadrotorOptions, seed: int) -> VectorEnv:
+    from hyperppo.envs.quadrotor.compiled import CompiledQuadrotorEnv  # slow to import
+
+    return CompiledQuadrotorEnv(num_envs, options, seed)
+
+
 TASKS = {
-    "quadrotor": Task(QuadrotorOptions, QuadrotorEnv),
+    "quadrotor": Task(QuadrotorOptions, QuadrotorEnv, make_compiled=_compiled_quadrotor),
     "pendulum": Task(PendulumOptions, PendulumEnv),
 }
 
@@ -68,6 +79,29 @@ def make_env(
     """Build `num_envs` environments of a task; raises HyperPPOError as `resolve_options`."""
     found = find_task(task)
     return found.make(num_envs, _validated(task, found, options), seed, device)
+
+
+def _missing_to_compile() -> str:
+    compiler = os.environ.get("CXX", "g++")
+    if shutil.which(compiler) is None:
+        return f"a C++ compiler ({compiler})"
+    if not (Path(sysconfig.get_path("include")) / "Python.h").exists():
+        return "Python's headers (on Debian: python3-dev)"
+    return ""
+
+
+def make_compiled_env(task: str, options: dict[str, Any], num_envs: int, seed: int) -> VectorEnv:
+    """As `make_env`, on a CPU, with the step compiled; raises HyperPPOError where it cannot be."""
+    found = find_task(task)
+    if found.make_compiled is None:
+        raise HyperPPOError(f"{task} has no compiled step: train it with --set compile=false")
+    missing = _missing_to_compile()
+    if missing:
+        raise HyperPPOError(
+            f"the simulator's step cannot be compiled without {missing}: install it, or train with "
+            "--set compile=false, which takes longer"
+        )
+    return found.make_compiled(num_envs, _validated(task, found, options), seed)
 
 
 def _validated(task: str, found: Task, options: dict[str, Any]) -> Any:

@@ -17,7 +17,7 @@ from torch import Tensor
 from hyperppo import parallel
 from hyperppo.config import RunConfig
 from hyperppo.envs.base import Differentiable, Step, VectorEnv
-from hyperppo.envs.registry import make_env
+from hyperppo.envs.registry import make_compiled_env, make_env
 
 
 def shard_seed(config: RunConfig, number: int) -> int:
@@ -33,12 +33,12 @@ def training_env(config: RunConfig, iteration: int = 0) -> VectorEnv:
     For another `iteration` they are other ones.
     """
     each = config.num_envs // config.shards
-    shards = [
-        make_env(
-            config.task, config.env, each, shard_seed(config, number) + iteration, config.device
-        )
-        for number in parallel.share(range(config.shards))
-    ]
+    seeds = [shard_seed(config, n) + iteration for n in parallel.share(range(config.shards))]
+    given = (config.task, config.env, each)
+    if config.compile and config.device == "cpu":
+        shards = [make_compiled_env(*given, seed) for seed in seeds]
+    else:
+        shards = [make_env(*given, seed, config.device) for seed in seeds]
     return shards[0] if len(shards) == 1 else Shards(shards)
 
 

@@ -194,8 +194,10 @@ def keep_in_room(state: State) -> State:
             z.clamp(0.0, ROOM_HEIGHT),
         )
     )
-    # Nearly always on a CPU, where the comparison below is slow; a GPU is not asked.
-    if position.is_cpu and torch.equal(position, state.position):
+    # Nearly always on a CPU, where the comparison below is slow; a GPU is not asked, nor can a
+    # compiled step be.
+    asks = position.is_cpu and not torch.compiler.is_compiling()
+    if asks and torch.equal(position, state.position):
         return state
     velocity = state.velocity.masked_fill(position != state.position, 0.0)
     return State(position, velocity, state.attitude, state.angular_velocity, state.motor)

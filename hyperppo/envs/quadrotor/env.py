@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -12,7 +11,8 @@ import torch
 from torch import Tensor
 
 from hyperppo.envs.base import Step
-from hyperppo.envs.quadrotor import delays, dynamics, goals, memory, observation
+from hyperppo.envs.quadrotor import goals, noise, observation
+from hyperppo.envs.quadrotor.advance import Outcome, advance
 from hyperppo.envs.quadrotor.memory import ACT_DIM
 from hyperppo.envs.quadrotor.noise import NoisePool
 from hyperppo.envs.quadrotor.options import QuadrotorOptions
@@ -31,9 +31,6 @@ from hyperppo.envs.quadrotor.world import (
 )
 from hyperppo.errors import HyperPPOError
 
-RECOVERY_S = 2.0  # how long a thrown vehicle may be upside down
-SETTLED_S = 3.0  # the tracking error counts from here on: before it, the vehicle is on its way
-_THROW = goals.SCENARIOS.index("throw")
 _SPARES = 1024  # episode starts drawn together: one by one they would cost a step's time
 _SPARE_STEPS = 32  # for which every environment's spare start is kept on a GPU
 
@@ -70,8 +67,6 @@ class QuadrotorEnv:
         self.episode_steps = round(options.episode_s * options.control_hz)
         self.generator = torch.Generator(self.device).manual_seed(seed)
         self._noise = NoisePool(seed, self.generator)
-        self._throws = options.scenarios.get("throw", 0.0) > 0
-        self._nan = torch.tensor(math.nan, device=self.device)
         self._hardness = 1.0
         self._differentiated = False
         self._masked = self.device.type != "cpu"  # no step asks a GPU what has happened
@@ -87,14 +82,13 @@ class QuadrotorEnv:
 
     def reset(self) -> tuple[Tensor, Tensor]:
         """Start every episode anew."""
-        self.world = spawn(self.options, self.num_envs, self.generator, self._hardness)
-        seen = look(self.world, self.options, self._noise, first=True).seen
+        self.world, seen = self._start(self.num_envs)
         return seen[: self.obs_dim], seen
 
     def desynchronise(self) -> None:
         """Spread the episodes' phases, so that they do not all end in the same rollout."""
         phase = torch.rand(self.num_envs, generator=self.generator, device=self.device)
-        self.world.time = (phase * self.episode_steps).floor()
+        self.world.time.copy_((phase * self.episode_steps).floor())
 
     def goal_now(self) -> tuple[Tensor, Tensor]:
         """Goal position (3, N) m and velocity (3, N) m/s, world frame, at this moment."""
@@ -102,92 +96,45 @@ class QuadrotorEnv:
 
     def step(self, action: Tensor) -> Step:
         """One control step; environments that ended are reset."""
-        options, w, world = self.options, self.options.reward, self.world
-        action = action.clamp(-1.0, 1.0)
-        change = action - world.action
-        self._move(action)
-        view = look(world, options, self._noise)
-        wx, wy, wz = world.state.angular_velocity.unbind(0)
-        spin_xy = torch.addcmul(wx * wx, wy, wy)
-        distance = view.distance
-        # Differences and maxima of numbers are faster than comparisons and logic.
-        too_fast = torch.addcmul(spin_xy, wz, wz) - options.max_spin_rad_s**2
-        excess = torch.maximum(distance - options.max_distance_m, too_fast)
-        tilt = -view.upright
-        if self._throws:
-            recovering = world.time < round(RECOVERY_S * options.control_hz)
-            tilt = tilt - 2.0 * (recovering & (world.goal.scenario == _THROW))
-        crashed = torch.maximum(excess, tilt) > 0
-        # Far away the exponent is cut: numbers below 1e-38 make a processor slow.
-        near = torch.exp(((distance * distance) * (-1 / w.near_m**2)).clamp(min=-80.0))
-        reward = w.alive - distance.clamp(max=4.0) * w.distance
-        reward = torch.add(reward, view.speed, alpha=-w.velocity)
-        reward = torch.add(reward, dynamics.root(spin_xy) + wz.abs(), alpha=-w.spin)
-        reward = torch.add(reward, (change * change).sum(0), alpha=-w.smoothness)
-        reward = torch.add(reward, near, alpha=w.near)
-        reward = torch.add(reward, view.upright, alpha=w.upright)
-        if w.tilt > 0 and self._differentiated:
-            leaning = 1 - view.upright
-            reward = torch.add(reward, leaning * leaning, alpha=-w.tilt)
-        reward = torch.add(reward, crashed.to(reward.dtype), alpha=-w.crash)
-        settled = world.time > round(SETTLED_S * options.control_hz)
-        truncated = (world.time >= self.episode_steps) & ~crashed
-        final = self._turn_over(crashed, truncated, view.seen)
+        draws = noise.of_a_step(self._noise, self.options, self.num_envs)
+        leaning_costs = self._differentiated and self.options.reward.tilt > 0
+        given = (action.clamp(-1.0, 1.0), draws, self.options, leaning_costs)
+        got = advance(self.world, *given)
+        return self._as_step(got, self._turn_over(got))
+
+    def _as_step(self, got: Outcome, final: Tensor) -> Step:
         return Step(
-            observation=view.seen[: self.obs_dim],
-            critic_input=view.seen,
-            reward=reward,
-            terminated=crashed,
-            truncated=truncated,
+            observation=got.seen[: self.obs_dim],
+            critic_input=got.seen,
+            reward=got.reward,
+            terminated=got.crashed,
+            truncated=got.truncated,
             final_critic_input=final,
-            metrics={
-                "tracking_error_m": torch.where(settled, distance, self._nan),
-                "height_error_m": torch.where(settled, view.height, self._nan),
-            },
+            metrics={"tracking_error_m": got.error, "height_error_m": got.height},
         )
 
-    def _move(self, action: Tensor) -> None:
-        """Physics for one control step, with the motor commands disturbed."""
-        options, world = self.options, self.world
-        late = world.command_delay
-        command = (action + 1) * 0.5
-        if late is not None:
-            command = delays.send(late, command)
-        if options.thrust_noise > 0:
-            kick = self._noise.draw(ACT_DIM, self.num_envs) * options.thrust_noise
-            world.disturbance = torch.add(kick, world.disturbance, alpha=0.85)
-            command = (command + world.disturbance).clamp(0.0, 1.0)
-        dt, count = 1 / options.physics_hz, options.physics_hz // options.control_hz
-        wind = goals.wind(world.goal, world.segment_time * (1 / options.control_hz))
-        state = dynamics.step(world.state, world.plant, command, dt, count, wind)
-        world.state = dynamics.keep_in_room(state)
-        world.action = action
-        memory.remember(world.memory, action, options)
-        world.time = world.time + 1
-        world.segment_time = world.segment_time + 1
-
-    def _turn_over(self, crashed: Tensor, truncated: Tensor, seen: Tensor) -> Tensor:
+    def _turn_over(self, got: Outcome) -> Tensor:
         """Go on to the next goal segment or episode where one is over; `seen` shows it, in place.
 
         Returns the critic's input before the reset, (critic_dim, K), of the K truncated episodes;
         of all N where that is not asked.
         """
-        over = self.world.segment_time >= self.world.goal.duration * self.options.control_hz
+        ended = got.crashed | got.truncated
         if self._masked:
-            return self._turn_over_masked(crashed | truncated, over, seen)
-        events = torch.nonzero(crashed | truncated | over).squeeze(1)
-        self._next_segment(events[over[events]])
-        final = seen[:, events[truncated[events]]]
-        self._restart(events[(crashed | truncated)[events]], seen)
+            return self._turn_over_masked(ended, got.turning, got.seen)
+        events = torch.nonzero(ended | got.turning).squeeze(1)
+        self._next_segment(events[got.turning[events]])
+        final = got.seen[:, events[got.truncated[events]]]
+        self._restart(events[ended[events]], got.seen)
         return final
 
-    def _turn_over_masked(self, ended: Tensor, over: Tensor, seen: Tensor) -> Tensor:
+    def _turn_over_masked(self, ended: Tensor, turning: Tensor, seen: Tensor) -> Tensor:
         """`_turn_over` with the same operations whatever happened; every environment has a spare
         start, drawn anew after as many steps as an episode that ends at once takes to end again.
         """
         world = self.world
-        replace_where(world.goal, over, goals.next_segment(world.goal, self.generator))
-        world.segment_time.masked_fill_(over, 0)
+        replace_where(world.goal, turning, goals.next_segment(world.goal, self.generator))
+        world.segment_time.masked_fill_(turning, 0)
         capturing = torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()
         if self._used >= _SPARE_STEPS and not capturing:
             self._refill()
@@ -207,8 +154,12 @@ class QuadrotorEnv:
     def _draw_spares(self) -> tuple[World, Tensor]:
         """Episode starts, and how they look."""
         count = self.num_envs if self._masked else _SPARES
-        spares = spawn(self.options, count, self.generator, self._hardness)
-        return spares, look(spares, self.options, self._noise, first=True).seen
+        return self._start(count)
+
+    def _start(self, count: int) -> tuple[World, Tensor]:
+        world = spawn(self.options, count, self.generator, self._hardness)
+        draws = noise.of_a_start(self._noise, count)
+        return world, look(world, self.options, draws, first=True).seen
 
     def _refill(self) -> None:
         spares, seen = self._draw_spares()
@@ -229,12 +180,15 @@ class QuadrotorEnv:
 
         A crash has none; what stands for it is a cost of coming near one (`RewardWeights.tilt`).
         """
-        cut(self.world)
         self._differentiated = True
+        self._cut()
         try:
             yield
         finally:
             self._differentiated = False
+        self._cut()
+
+    def _cut(self) -> None:
         cut(self.world)
 
     @contextmanager
@@ -250,10 +204,13 @@ class QuadrotorEnv:
         for part in torch.split(index, _SPARES) if len(index) else ():
             if self._used + len(part) > _SPARES:
                 self._refill()
-            overwrite(self.world, part, self._spares, self._used)
+            self._overwrite(part, self._used)
             taken = slice(self._used, self._used + len(part))
             seen.index_copy_(1, part, self._seen_of_spares[:, taken])
             self._used += len(part)
+
+    def _overwrite(self, index: Tensor, first: int) -> None:
+        overwrite(self.world, index, self._spares, first)
 
     def conventions(self) -> dict[str, Any]:
         """See docs/conventions.md."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -45,17 +44,9 @@ def remember(memory: Memory, action: Tensor, options: QuadrotorOptions) -> None:
     if options.previous_actions:
         memory.history = torch.cat((action, memory.history[:-ACT_DIM]))
     if memory.average is not None:
-        each = memory.average.view(-1, *action.shape)
-        moves = _moves(options.action_average_s, options.control_hz, action.device)
-        memory.average = torch.lerp(each, action, moves).flatten(0, 1)
-
-
-@lru_cache(maxsize=16)
-def _moves(constants_s: tuple[float, ...], hz: int, device: torch.device) -> Tensor:
-    """By which share each average moves to the latest action, (m, 1, 1)."""
-    moves = [-math.expm1(-1 / (hz * constant)) for constant in constants_s]
-    with torch.inference_mode(False):  # gradients use what an evaluation left here
-        return torch.tensor(moves, device=device)[:, None, None]
+        moves = [-math.expm1(-1 / (options.control_hz * T)) for T in options.action_average_s]
+        pairs = zip(memory.average.view(-1, *action.shape), moves, strict=True)
+        memory.average = torch.cat([torch.lerp(each, action, move) for each, move in pairs])
 
 
 def integrate(memory: Memory, clipped_error: Tensor, options: QuadrotorOptions) -> None:

@@ -1,9 +1,14 @@
-"""Cheap Gaussian noise."""
+"""Cheap Gaussian noise, and all that is drawn for a control step."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
+
+from hyperppo.envs.quadrotor.memory import ACT_DIM
+from hyperppo.envs.quadrotor.options import QuadrotorOptions
 
 _POOL = 1 << 22
 
@@ -37,3 +42,24 @@ class NoisePool:
         """Which of N things happen, (columns,) bool, each with this probability."""
         device = self._generator.device
         return torch.rand(columns, generator=self._generator, device=device) < probability
+
+
+@dataclass(frozen=True)
+class Draws:
+    """What chance brings in one control step; None where a task has no such thing."""
+
+    kick: Tensor | None  # (4, N) standard normal, of the motor commands
+    sensors: Tensor  # (12, N) standard normal: position, velocity, attitude, rates
+    dropped: Tensor | None  # (N,) bool: no new measurement arrives
+
+
+def of_a_step(pool: NoisePool, options: QuadrotorOptions, columns: int) -> Draws:
+    """For N environments that fly."""
+    kick = pool.draw(ACT_DIM, columns) if options.thrust_noise > 0 else None
+    rate = options.noise.dropped
+    return Draws(kick, pool.draw(12, columns), pool.chance(rate, columns) if rate > 0 else None)
+
+
+def of_a_start(pool: NoisePool, columns: int) -> Draws:
+    """For the first look of N episodes."""
+    return Draws(None, pool.draw(12, columns), None)

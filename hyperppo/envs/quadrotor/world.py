@@ -14,7 +14,7 @@ from hyperppo.envs.quadrotor.delays import Delay
 from hyperppo.envs.quadrotor.dynamics import Plant, State
 from hyperppo.envs.quadrotor.goals import Goal
 from hyperppo.envs.quadrotor.memory import ACT_DIM, Memory
-from hyperppo.envs.quadrotor.noise import NoisePool
+from hyperppo.envs.quadrotor.noise import Draws
 from hyperppo.envs.quadrotor.options import QuadrotorOptions
 
 
@@ -85,7 +85,7 @@ def goal_now(world: World, control_hz: int) -> tuple[Tensor, Tensor]:
     return goals.evaluate(world.goal, world.segment_time * (1 / control_hz))
 
 
-def look(world: World, options: QuadrotorOptions, noise: NoisePool, first: bool = False) -> View:
+def look(world: World, options: QuadrotorOptions, draws: Draws, first: bool = False) -> View:
     """Observe through the sensors: attitude noise is a small rotation of the body frame.
 
     `seen` is the observation, and on top of it the distance, plant, goal velocity and motors.
@@ -96,8 +96,7 @@ def look(world: World, options: QuadrotorOptions, noise: NoisePool, first: bool 
     goal_position, goal_velocity = goal_now(world, options.control_hz)
     position_error = state.position - goal_position
     velocity_error = state.velocity - goal_velocity
-    n = noise.draw(12, state.position.shape[1])
-    n_position, n_velocity, n_attitude, n_gyro = n[0:3], n[3:6], n[6:9], n[9:12]
+    n_position, n_velocity, n_attitude, n_gyro = draws.sensors.view(4, 3, -1).unbind(0)
     if sensors.scale is not None:
         n_position, n_velocity = n_position * sensors.scale, n_velocity * sensors.scale
     spin = torch.add(state.angular_velocity, n_gyro, alpha=std.gyro_rad_s)
@@ -114,7 +113,7 @@ def look(world: World, options: QuadrotorOptions, noise: NoisePool, first: bool 
     )
     memory.integrate(world.memory, clipped, options)
     if sensors.delay is not None or sensors.held is not None:
-        measured = [_late(sensors, torch.cat(measured), std.dropped, noise, first)]
+        measured = [_late(sensors, torch.cat(measured), draws.dropped, first)]
     distance = dynamics.norm(position_error)
     rows = [
         distance,
@@ -131,18 +130,15 @@ def look(world: World, options: QuadrotorOptions, noise: NoisePool, first: bool 
     return View(seen, distance, position_error[2], dynamics.norm(velocity_error), upright)
 
 
-def _late(
-    sensors: Sensors, measured: Tensor, dropped: float, noise: NoisePool, first: bool
-) -> Tensor:
+def _late(sensors: Sensors, measured: Tensor, dropped: Tensor | None, first: bool) -> Tensor:
     """What the policy gets to see of measurements (m, N)."""
     if sensors.delay is not None:
         if first:
             delays.fill(sensors.delay, measured)
         measured = delays.send(sensors.delay, measured)
     if sensors.held is not None:
-        if not first:
-            gone = noise.chance(dropped, measured.shape[1])
-            measured = torch.where(gone, sensors.held, measured)
+        if dropped is not None:
+            measured = torch.where(dropped, sensors.held, measured)
         sensors.held = measured
     return measured
 

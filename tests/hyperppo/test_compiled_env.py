@@ -1,0 +1,91 @@
+"""The quadrotor with its step compiled, against the one that runs operation by operation."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+import torch
+from torch import Tensor
+
+from hyperppo.config import make_config
+from hyperppo.envs.quadrotor import QuadrotorEnv
+from hyperppo.envs.quadrotor.compiled import CompiledQuadrotorEnv
+from hyperppo.envs.quadrotor.goals import SCENARIOS
+from hyperppo.envs.quadrotor.world import tensors
+from hyperppo.envs.registry import resolve_options
+from hyperppo.envs.shards import training_env
+from hyperppo.errors import HyperPPOError
+
+from .test_polish import wide_options
+
+N, T = 64, 120
+EVERYTHING = wide_options(
+    scenarios={name: 1.0 for name in SCENARIOS}, episode_s=0.8, reward={"tilt": 3.0}
+)
+
+
+def fly(env: QuadrotorEnv, differentiated: bool) -> tuple[dict[str, Tensor], Tensor | None]:
+    """Fly with actions that follow from what was seen; the gradient by what is added to them."""
+    env.reset()
+    env.desynchronise()
+    env.world.segment_time.copy_(torch.linspace(0, 500, N))  # segments end, too
+    generator = torch.Generator().manual_seed(0)
+    added = torch.rand(T, 4, N, generator=generator) * 0.6 - 0.1
+    seen: dict[str, list[Tensor]] = {}
+    total = torch.zeros(())
+    observation = torch.zeros(4, N)
+    with env.differentiable() if differentiated else torch.no_grad():
+        added.requires_grad_(differentiated)
+        for t in range(T):
+            step = env.step(added[t] + 0.02 * observation[:4])
+            observation = step.observation
+            of_ended = step.final_critic_input.sum() / N
+            total = total + step.reward.mean() + 0.01 * step.critic_input.mean() + of_ended
+            for name, values in (vars(step) | step.metrics).items():
+                if name != "metrics":
+                    seen.setdefault(name, []).append(values.detach())
+        if differentiated:
+            total.backward()  # type: ignore[no-untyped-call]
+    return {name: torch.cat(values, -1) for name, values in seen.items()}, added.grad
+
+
+@pytest.mark.parametrize("differentiated", [True, False], ids=["with gradients", "without"])
+def test_it_is_the_same_simulator(differentiated: bool) -> None:
+    """Everything a step returns, episodes and segments that end included, and the gradients."""
+    plain, ours = (make(N, EVERYTHING, 3) for make in (QuadrotorEnv, CompiledQuadrotorEnv))
+    expected, slope = fly(plain, differentiated)
+    found, compiled_slope = fly(ours, differentiated)
+    assert expected["terminated"].sum() > N / 4
+    assert expected["truncated"].sum() > N / 4
+    for name, values in expected.items():
+        torch.testing.assert_close(
+            found[name], values, rtol=1e-3, atol=1e-3, equal_nan=True, msg=name
+        )
+    for (name, theirs), (_, here) in zip(tensors(plain.world), tensors(ours.world), strict=True):
+        if theirs.numel():
+            torch.testing.assert_close(here, theirs.float(), rtol=1e-3, atol=1e-3, msg=name)
+    if slope is not None and compiled_slope is not None:
+        assert (compiled_slope - slope).norm() < 1e-4 * slope.norm()
+
+
+def test_it_goes_on_from_a_saved_state_bit_for_bit() -> None:
+    env, other = CompiledQuadrotorEnv(N, EVERYTHING, 3), CompiledQuadrotorEnv(N, EVERYTHING, 3)
+    fly(env, False)
+    other.load_state_dict({name: x.clone() for name, x in env.state_dict().items()})
+    with torch.no_grad():
+        for _ in range(50):
+            action = torch.full((4, N), 0.1)
+            ours, theirs = env.step(action), other.step(action)
+            assert torch.equal(ours.critic_input, theirs.critic_input)
+            assert torch.equal(ours.reward, theirs.reward)
+
+
+def test_what_is_missing_to_compile_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = {"num_envs": 64, "meta_batch": 16, "compile": True}
+    with pytest.raises(HyperPPOError, match=r"pendulum has no compiled step.*compile=false"):
+        training_env(make_config({**given, "task": "pendulum"}))
+    config = make_config({**given, "env": resolve_options("quadrotor", {})})
+    monkeypatch.setattr(shutil, "which", lambda _: None)
+    with pytest.raises(HyperPPOError, match=r"C\+\+ compiler.*compile=false"):
+        training_env(config)
