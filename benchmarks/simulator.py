@@ -1,13 +1,17 @@
 """Control steps a second of the quadrotor simulator alone, in flight.
 
     python benchmarks/simulator.py [--envs 1024 4096 8192] [--threads 1 2] [--json FILE]
+    python benchmarks/simulator.py --gradients [--envs 512 1024] [--threads 1]
 
 The default task; the same with what the shipped run observes of its past; and as that run was
 trained: the wide plant (delays, dropped updates, uneven motors) and seven scenarios. A simple
 controller flies the first and the shipped run's (16) policy the others, so that episodes are long
 and resets rare; only `env.step` is timed: 200 Hz physics, disturbances, sensor noise, goals,
 reward, resets. The best of several rounds is printed beside the median, because other processes
-only ever slow a round down.
+only ever slow a round down. Each plain, and with the step compiled (`--set compile=true`).
+
+With --gradients: 32 steps forth and back, the policy's (16) share included, as trainings by the
+simulator's gradients fly.
 """
 
 from __future__ import annotations
@@ -25,12 +29,13 @@ from rich.table import Table
 from torch import Tensor
 
 from hyperppo.checkpoint import load_run
+from hyperppo.envs.base import Differentiable, VectorEnv
 from hyperppo.envs.quadrotor.dynamics import GRAVITY
-from hyperppo.envs.registry import make_env
+from hyperppo.envs.registry import make_compiled_env, make_env
 from hyperppo.pretrained import path
 from hyperppo.processor import set_threads
 
-ROUNDS, STEPS = 40, 40
+ROUNDS, STEPS, HORIZON = 40, 40, 32
 PAST = ("previous_actions", "action_average_s", "integral_clip_m_s", "integral_leak_per_s")
 TASKS = ("default", "past observed", "as trained")
 
@@ -51,21 +56,27 @@ def pilot(observation: Tensor) -> Tensor:
     return torch.stack((front_right, back_right, back_left, front_left)) * 2 - 1
 
 
-@torch.inference_mode()
-def rounds(task: str, num_envs: int) -> list[float]:
-    """Seconds a control step of all environments, one figure a round."""
-    run = load_run(path("crazyflie21"))
-    policy, trained = run.policy((16,)), run.config.env
+def environments(task: str, num_envs: int, compiled: bool) -> VectorEnv:
+    """Environments of one of `TASKS`."""
+    trained = load_run(path("crazyflie21")).config.env
     past = {name: trained[name] for name in PAST}
     options = {"default": {}, "past observed": past, "as trained": trained}[task]
-    env = make_env(run.task, options, num_envs, 0)
+    make = make_compiled_env if compiled else make_env
+    return make("quadrotor", options, num_envs, 0)
+
+
+@torch.no_grad()
+def rounds(task: str, num_envs: int, compiled: bool) -> list[float]:
+    """Seconds a control step of all environments, one figure a round."""
+    policy = load_run(path("crazyflie21")).policy((16,))
+    env = environments(task, num_envs, compiled)
     observation, _ = env.reset()
     env.desynchronise()
     seconds = []
     for _ in range(ROUNDS):
         spent = 0.0
         for _ in range(STEPS):
-            action = policy(observation.t()).t() if options else pilot(observation)
+            action = pilot(observation) if task == "default" else policy(observation.t()).t()
             began = time.perf_counter()
             observation = env.step(action).observation
             spent += time.perf_counter() - began
@@ -73,24 +84,52 @@ def rounds(task: str, num_envs: int) -> list[float]:
     return seconds[2:]
 
 
+def rounds_with_gradients(task: str, num_envs: int, compiled: bool) -> list[float]:
+    """The same, of flights forth and back."""
+    policy = load_run(path("crazyflie21")).policy((16,))
+    env = environments(task, num_envs, compiled)
+    assert isinstance(env, Differentiable)
+    observation, _ = env.reset()
+    env.desynchronise()
+    seconds = []
+    for _ in range(ROUNDS):
+        began = time.perf_counter()
+        total = torch.zeros(())
+        added = torch.zeros(4, num_envs, requires_grad=True)
+        with env.differentiable():
+            for _ in range(HORIZON):
+                action = pilot(observation) if task == "default" else policy(observation.t()).t()
+                step = env.step(action + added)
+                observation, total = step.observation, total + step.reward.sum()
+            total.backward()  # type: ignore[no-untyped-call]
+        observation = observation.detach()
+        seconds.append((time.perf_counter() - began) / HORIZON)
+    return seconds[2:]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--envs", type=int, nargs="+", default=[1024, 4096, 8192])
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--gradients", action="store_true")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     table = Table(title="quadrotor, million control steps a second")
-    for name in ("task", "environments", "threads", "best", "median"):
+    for name in ("task", "step", "environments", "threads", "best", "median"):
         table.add_column(name, justify="right")
     rows = []
-    for task, threads, num_envs in itertools.product(TASKS, arguments.threads, arguments.envs):
+    each = itertools.product(TASKS, (False, True), arguments.threads, arguments.envs)
+    for task, compiled, threads, num_envs in each:
         set_threads(threads)
-        seconds = rounds(task, num_envs)
+        fly = rounds_with_gradients if arguments.gradients else rounds
+        seconds = fly(task, num_envs, compiled)
         best = num_envs / min(seconds)
         median = num_envs / statistics.median(seconds)
         rows.append(
             {
                 "task": task,
+                "compiled": compiled,
+                "gradients": arguments.gradients,
                 "environments": num_envs,
                 "threads": threads,
                 "best_steps_per_s": best,
@@ -98,7 +137,8 @@ def main() -> None:
             }
         )
         figures = (f"{best / 1e6:.2f}", f"{median / 1e6:.2f}")
-        table.add_row(task, str(num_envs), str(threads), *figures)
+        how = "compiled" if compiled else "plain"
+        table.add_row(task, how, str(num_envs), str(threads), *figures)
     Console().print(table)
     if arguments.json:
         arguments.json.write_text(json.dumps(rows, indent=1) + "\n")

@@ -56,9 +56,9 @@ def test_every_value_of_the_paper_has_its_source_beside_it() -> None:
                 assert re.search(r"#\s+\S", line), f"{name}: {line}"
 
 
-def test_the_shipped_run_is_the_preset_robust_on_the_wide_plant() -> None:
+def test_the_shipped_run_is_the_preset_robust_on_the_wider_plant() -> None:
     given = preset("quadrotor", "robust") | {"task": "quadrotor", "shards": 2}
-    env = {**given["env"], **plant_options("wide")}
+    env = {**given["env"], **plant_options("wider")}
     config = make_config({**given, "env": resolve_options("quadrotor", env)})
     assert read_config(path("crazyflie21"))[1].to_dict() == config.to_dict()
 
@@ -68,9 +68,15 @@ def test_a_preset_goes_over_its_base() -> None:
     assert (whole["num_envs"], whole["polish"]["last"]) == (16_384, 0.0)
     assert whole["policy"] == {"min_std": 0.15, "min_std_end": 0.05}
     reward = {**base["env"]["reward"], "near": 1.0, "tilt": 0.0, "spin": 0.03}
-    own = {"ramp": [0.03, 0.25], "velocity_limit_m_s": 0.0, "reward": reward}
+    own = {
+        "ramp": [0.03, 0.25],
+        "velocity_limit_m_s": 0.0,
+        "position_clip_m": 1.0,
+        "integral_leak_per_s": 0.1,
+        "reward": reward,
+    }
     assert whole["env"] == {**base["env"], **own}
-    assert (whole["ppo"], "base" in whole) == (base["ppo"], False)
+    assert (whole["ppo"], "base" in whole) == ({**base["ppo"], "decay_last": 0.3}, False)
 
 
 @pytest.mark.parametrize("task", ["mine:make", "pendulum"])

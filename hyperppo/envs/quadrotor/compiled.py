@@ -9,7 +9,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 import torch
+import torch._dynamo.config as dynamo
 import torch._functorch.config as functorch
+import torch._inductor.config as inductor
 from torch import Tensor
 
 from hyperppo.envs.base import Step
@@ -37,6 +39,8 @@ def _step(
     return pack(world, layout.moving), got
 
 
+dynamo.recompile_limit = 64  # each task and number of environments is a variant of its own
+inductor.compile_threads = 1  # no other processes: there is but one thing to compile
 functorch.activation_memory_budget = 0.0  # numbers are quicker computed again than kept
 _compiled = torch.compile(
     _step,
