@@ -27,7 +27,7 @@ from hyperppo.graphs import Replayed
 from hyperppo.groups import by_group, totals
 from hyperppo.normalizer import RunningNorm
 from hyperppo.policy import HyperPolicy, Policies, forward_mean, log_prob
-from hyperppo.processor import cores, side_by_side
+from hyperppo.processor import cores, one_thread, side_by_side
 from hyperppo.rollout import Rollout, Where, as_rollout, fly
 from hyperppo.sampling import ArchitectureSampler
 from hyperppo.space import Architecture, SearchSpace
@@ -111,9 +111,10 @@ class Trainer:
             log |= self.take_note(rollout, drawn)
             log |= self.update(batch, rollout, architectures)  # epochs of the clipped loss
         else:  # not in the paper: the simulator's own gradient
-            rollout, log = self.polish(architectures)
-            batch, more = self.advantages(rollout, architectures)
-            log |= more | self.take_note(rollout, drawn) | self._update_critic(batch)
+            rollout, improve = self.polish(architectures)
+            batch, log = self.advantages(rollout, architectures)
+            log |= self.take_note(rollout, drawn)
+            log |= self._together(improve, partial(self._update_critic, batch))
         self._average()
         self.iteration += 1
         if not np.isfinite([log.get(name, 0.0) for name in _TELLTALES]).all():
@@ -215,10 +216,12 @@ class Trainer:
             batch = mix(batch, self.action_generators[0])
         return batch, {"explained_variance": float(1 - (std / spread) ** 2)}
 
-    def polish(self, architectures: Sequence[Architecture]) -> tuple[Rollout, dict[str, float]]:
-        """Act for a while, and go down the gradient of the return through the simulator.
+    def polish(
+        self, architectures: Sequence[Architecture]
+    ) -> tuple[Rollout, Callable[[], dict[str, float]]]:
+        """Act for a while; returns also what goes down the gradient of the return of that.
 
-        The critic, whose values go on beyond the horizon, stays as it is meanwhile.
+        The critic, whose values go on beyond the horizon, may change before.
         """
         settings, policy = self.config.polish, self.policy
         assert isinstance(self.env, Differentiable)
@@ -230,7 +233,7 @@ class Trainer:
         noise = self._noise(len(architectures))
         log_std = torch.full_like(noise[0, :, 0], math.log(settings.std))
         per_env, unit = self._features(architectures), self.return_norm.std.float()
-        frozen = {name: p.detach() for name, p in self.critic.named_parameters()}
+        frozen = {name: p.detach().clone() for name, p in self.critic.named_parameters()}
 
         def value(critic_input: Tensor, env: Tensor) -> Tensor:
             seen = torch.cat((self.critic_norm(critic_input), per_env[env]), dim=-1)
@@ -239,7 +242,8 @@ class Trainer:
 
         shift, scale = self.observation_norm.shift_and_scale()
         given = (policies, log_std, shift, scale, noise, value, self.config.ppo.gamma)
-        objective, fields, self.where = polish.fly(self.env, self.where, *given)
+        with one_thread():
+            objective, fields, self.where = polish.fly(self.env, self.where, *given)
         loss = -objective / unit
         if not loss.requires_grad:
             raise HyperPPOError(
@@ -248,12 +252,16 @@ class Trainer:
             )
         rate = self.learning_rate.new_tensor(settings.learning_rate)
         rate *= self.config.decay(self.iteration)
-        descend(self.polish_optimizer, policy.weights, loss, rate, settings.max_grad_norm)
+
+        def improve() -> dict[str, float]:
+            descend(self.polish_optimizer, policy.weights, loss, rate, settings.max_grad_norm)
+            found = float(parallel.mean(loss.detach()))
+            return {"policy_loss": found, "learning_rate": float(rate)}
+
         rollout = as_rollout(fields)
         rollout.reward = rollout.reward - settings.end_cost * rollout.terminated
         self.critic_norm.update(rollout.critic_input[:-1].flatten(0, 1))
-        log = {"policy_loss": float(parallel.mean(loss.detach())), "learning_rate": float(rate)}
-        return rollout, log
+        return rollout, improve
 
     def _features(self, architectures: Sequence[Architecture]) -> Tensor:
         """What the critic is told of the architecture that acts in each environment, (N, F)."""
@@ -295,18 +303,20 @@ class Trainer:
     def update(
         self, batch: Batch, rollout: Rollout, architectures: Sequence[Architecture]
     ) -> dict[str, float]:
-        """Epochs of minibatch gradient steps: on the GHN and the stds, and on the critic.
-
-        Neither needs the other's result, so that on a CPU each gets a core; where several processes
-        train, they exchange gradients in one order.
-        """
-        together = self.on_cpu and parallel.processes() == 1 and cores() > 1
-        tasks = (
+        """Epochs of minibatch gradient steps: on the GHN and the stds, and on the critic."""
+        return self._together(
             partial(self._update_policy, batch, rollout, architectures),
             partial(self._update_critic, batch),
         )
-        policy, critic = side_by_side(tasks) if together else [task() for task in tasks]
-        return policy | critic
+
+    def _together(self, *tasks: Callable[[], dict[str, float]]) -> dict[str, float]:
+        """Results of two tasks of which neither needs the other's: on a CPU each gets a core.
+
+        But where several processes train, they exchange gradients in one order.
+        """
+        together = self.on_cpu and parallel.processes() == 1 and cores() > 1
+        first, second = side_by_side(tasks) if together else [task() for task in tasks]
+        return first | second
 
     def _update_policy(
         self, batch: Batch, rollout: Rollout, architectures: Sequence[Architecture]

@@ -35,7 +35,11 @@ def fly(env: QuadrotorEnv, differentiated: bool) -> tuple[dict[str, Tensor], Ten
     seen: dict[str, list[Tensor]] = {}
     total = torch.zeros(())
     observation = torch.zeros(4, N)
-    with env.differentiable() if differentiated else torch.no_grad():
+    with torch.inference_mode():  # as PPO's rollouts, after which gradients are taken
+        for t in range(20):
+            observation = env.step(added[t] + 0.02 * observation[:4]).observation
+    observation = observation.clone()
+    with env.differentiable() if differentiated else torch.inference_mode():
         added.requires_grad_(differentiated)
         for t in range(T):
             step = env.step(added[t] + 0.02 * observation[:4])
@@ -56,7 +60,7 @@ def test_it_is_the_same_simulator(differentiated: bool) -> None:
     plain, ours = (make(N, EVERYTHING, 3) for make in (QuadrotorEnv, CompiledQuadrotorEnv))
     expected, slope = fly(plain, differentiated)
     found, compiled_slope = fly(ours, differentiated)
-    assert expected["terminated"].sum() > N / 4
+    assert expected["terminated"].sum() > N / 8
     assert expected["truncated"].sum() > N / 4
     for name, values in expected.items():
         torch.testing.assert_close(
@@ -73,7 +77,7 @@ def test_it_goes_on_from_a_saved_state_bit_for_bit() -> None:
     env, other = CompiledQuadrotorEnv(N, EVERYTHING, 3), CompiledQuadrotorEnv(N, EVERYTHING, 3)
     fly(env, False)
     other.load_state_dict({name: x.clone() for name, x in env.state_dict().items()})
-    with torch.no_grad():
+    with torch.inference_mode():
         for _ in range(50):
             action = torch.full((4, N), 0.1)
             ours, theirs = env.step(action), other.step(action)

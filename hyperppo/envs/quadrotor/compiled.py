@@ -84,6 +84,7 @@ class CompiledQuadrotorEnv(QuadrotorEnv):
     def _cut(self) -> None:
         # With a gradient from the first step on: else that step would be compiled for itself.
         self._moving = self._moving.detach().clone().requires_grad_(self._differentiated)
+        self._fixed = self._fixed.clone()  # a rollout in inference mode may have left it
 
     def _next_segment(self, index: Tensor) -> None:
         if len(index):
