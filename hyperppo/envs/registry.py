@@ -81,7 +81,8 @@ def make_env(
     return found.make(num_envs, _validated(task, found, options), seed, device)
 
 
-def _missing_to_compile() -> str:
+def missing_to_compile() -> str:
+    """What this machine lacks to compile a simulator's step; "" for nothing."""
     compiler = os.environ.get("CXX", "g++")
     if shutil.which(compiler) is None:
         return f"a C++ compiler ({compiler})"
@@ -95,7 +96,7 @@ def make_compiled_env(task: str, options: dict[str, Any], num_envs: int, seed: i
     found = find_task(task)
     if found.make_compiled is None:
         raise HyperPPOError(f"{task} has no compiled step: train it with --set compile=false")
-    missing = _missing_to_compile()
+    missing = missing_to_compile()
     if missing:
         raise HyperPPOError(
             f"the simulator's step cannot be compiled without {missing}: install it, or train with "

@@ -13,12 +13,13 @@ from hyperppo.envs.quadrotor import QuadrotorEnv
 from hyperppo.envs.quadrotor.compiled import CompiledQuadrotorEnv
 from hyperppo.envs.quadrotor.goals import SCENARIOS
 from hyperppo.envs.quadrotor.world import tensors
-from hyperppo.envs.registry import resolve_options
+from hyperppo.envs.registry import missing_to_compile, resolve_options
 from hyperppo.envs.shards import training_env
 from hyperppo.errors import HyperPPOError
 
 from .test_polish import wide_options
 
+needs_a_compiler = pytest.mark.skipif(missing_to_compile() != "", reason=missing_to_compile())
 N, T = 64, 120
 EVERYTHING = wide_options(
     scenarios={name: 1.0 for name in SCENARIOS}, episode_s=0.8, reward={"tilt": 3.0}
@@ -54,6 +55,7 @@ def fly(env: QuadrotorEnv, differentiated: bool) -> tuple[dict[str, Tensor], Ten
     return {name: torch.cat(values, -1) for name, values in seen.items()}, added.grad
 
 
+@needs_a_compiler
 @pytest.mark.parametrize("differentiated", [True, False], ids=["with gradients", "without"])
 def test_it_is_the_same_simulator(differentiated: bool) -> None:
     """Everything a step returns, episodes and segments that end included, and the gradients."""
@@ -73,6 +75,7 @@ def test_it_is_the_same_simulator(differentiated: bool) -> None:
         assert (compiled_slope - slope).norm() < 1e-4 * slope.norm()
 
 
+@needs_a_compiler
 def test_it_goes_on_from_a_saved_state_bit_for_bit() -> None:
     env, other = CompiledQuadrotorEnv(N, EVERYTHING, 3), CompiledQuadrotorEnv(N, EVERYTHING, 3)
     fly(env, False)
