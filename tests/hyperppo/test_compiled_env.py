@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import asdict
 
 import pytest
 import torch
 from torch import Tensor
 
+from hyperppo.checkpoint import run_space
 from hyperppo.config import make_config
 from hyperppo.envs.quadrotor import QuadrotorEnv
 from hyperppo.envs.quadrotor.compiled import CompiledQuadrotorEnv
@@ -16,6 +18,7 @@ from hyperppo.envs.quadrotor.world import tensors
 from hyperppo.envs.registry import missing_to_compile, resolve_options
 from hyperppo.envs.shards import training_env
 from hyperppo.errors import HyperPPOError
+from hyperppo.trainer import Trainer
 
 from .test_polish import wide_options
 
@@ -63,7 +66,7 @@ def test_it_is_the_same_simulator(differentiated: bool) -> None:
     expected, slope = fly(plain, differentiated)
     found, compiled_slope = fly(ours, differentiated)
     assert expected["terminated"].sum() > N / 8
-    assert expected["truncated"].sum() > N / 4
+    assert expected["truncated"].sum() > N / 8
     for name, values in expected.items():
         torch.testing.assert_close(
             found[name], values, rtol=1e-3, atol=1e-3, equal_nan=True, msg=name
@@ -86,6 +89,30 @@ def test_it_goes_on_from_a_saved_state_bit_for_bit() -> None:
             ours, theirs = env.step(action), other.step(action)
             assert torch.equal(ours.critic_input, theirs.critic_input)
             assert torch.equal(ours.reward, theirs.reward)
+
+
+@needs_a_compiler
+def test_a_run_trains_with_it_as_without() -> None:
+    """PPO, then gradients through the simulator: the first iterations differ by rounding."""
+    logs = []
+    for compiled in (False, True):
+        config = make_config(
+            {
+                "num_envs": N,
+                "meta_batch": 4,
+                "steps": 4 * N * 32,
+                "polish": {"last": 0.5},
+                "compile": compiled,
+                "env": asdict(EVERYTHING),
+            }
+        )
+        env = training_env(config)
+        trainer = Trainer(config, run_space(config, env.obs_dim, env.act_dim), env)
+        logs.append([trainer.step() for _ in range(4)])
+    assert isinstance(env, CompiledQuadrotorEnv)
+    for plain, ours in zip(*logs, strict=True):
+        for name in ("reward", "policy_loss", "value_loss", "crash_rate"):
+            assert ours[name] == pytest.approx(plain[name], rel=0.02, abs=0.02), name
 
 
 def test_what_is_missing_to_compile_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
