@@ -48,7 +48,7 @@ _TASK = (
     "quadrotor, pendulum, brax:ant, mujoco:HalfCheetah-v5, any Gymnasium id, or your own as "
     "module:function (docs/tasks.md)."
 )
-_PLANT = "Another vehicle: quadswarm, learning-to-fly, L250, P250, T350, wide (docs/plant.md)."
+_PLANT = "A vehicle: quadswarm, learning-to-fly, L250, P250, T350, wide, wider (docs/plant.md)."
 
 
 @app.command()
