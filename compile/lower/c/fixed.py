@@ -16,6 +16,13 @@ Words = NDArray[np.uint32]
 ROWS = 4  # of a panel: 4 sums, 4 weights, 2 inputs and 2 pointers fill the core's registers
 INPUTS_A_WORD = {"i16": 2, "i8": 4, "i8x": 4}
 BYTE_OF_INPUT = (1, 3, 0, 2)  # of a word of four int8 weights, for inputs 0..3
+PARAMETERS = {
+    "relu": ("int shift", "int bits"),
+    "leaky_shift": ("int shift", "int lift", "int bits"),
+    "leaky": ("int shift", "int bits", "int32_t slope"),
+    "table": ("int shift", "int bits", "const uint32_t *table"),
+}
+"""What the functions for a kind of hidden activation take besides sums, as C declares it."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +35,6 @@ class FixedLayout:
     activation: str
     panels: tuple[str, ...]  # initialisers, one panel each
     constants: int  # words
-    pair_call: str  # the activation of two sums; empty behind the output layer
     call: str
 
 
@@ -59,7 +65,11 @@ def lay_out_fixed(network: FixedNetwork) -> tuple[FixedLayout, ...]:
         destination = ("even", "odd")[index % 2] if layer.hidden else "sums"
         sizes = f"{stream.shape[1] - 1}, {len(stream)}"
         arguments = f"{name}_weights, {source}, {destination}, {sizes}"
-        call = f"dense4({arguments}, {name}_pair);" if layer.hidden else f"output4({arguments});"
+        if layer.hidden is None:
+            call = f"last_layer({arguments});"
+        else:
+            values = [_value(name, layer) for name in parameter_names(layer.hidden.kind)]
+            call = f"{layer.hidden.kind}_layer({', '.join([arguments, *values])});"
         layouts.append(
             FixedLayout(
                 name=name,
@@ -68,7 +78,6 @@ def lay_out_fixed(network: FixedNetwork) -> tuple[FixedLayout, ...]:
                 activation=layer.activation,
                 panels=tuple(_panel(words, number, layer) for number, words in enumerate(stream)),
                 constants=stream.size,
-                pair_call=_pair_call(layer),
                 call=call,
             )
         )
@@ -101,6 +110,12 @@ def input_calls(network: FixedNetwork) -> list[str]:
     return calls
 
 
+def input_shift(network: FixedNetwork) -> list[str]:
+    """By observation, in pairs: how far down its mantissa moves, and its exponent."""
+    fractions = [*network.input_fraction, *[0] * (network.obs_dim % 2)]
+    return [str(158 - fraction) for fraction in fractions]
+
+
 def output_calls(network: FixedNetwork) -> list[str]:
     """Statements that turn `sums` into the action."""
     bits, count = network.output_fraction, "POLICY_ACT_DIM"
@@ -125,18 +140,31 @@ def result_floats(network: FixedNetwork) -> int:
     return ROWS * -(-network.act_dim // ROWS) if network.output_form.function else 0
 
 
+def kinds(network: FixedNetwork) -> list[str]:
+    """Of hidden activations, sorted."""
+    return sorted({layer.hidden.kind for layer in network.layers if layer.hidden})
+
+
+def parameter_names(kind: str) -> list[str]:
+    """Of PARAMETERS, without the types."""
+    return [declared.split()[-1].lstrip("*") for declared in PARAMETERS[kind]]
+
+
 def kernels(network: FixedNetwork) -> list[str]:
     """Names of the kernels in use, in an order in which each may use those before it."""
-    kinds = {layer.hidden.kind for layer in network.layers if layer.hidden}
-    names = ["input_pair", f"sums4_{network.precision}"]
-    names += [f"{kind}_pair" for kind in sorted(kinds)]
+    names = ["fill_f32", "input", f"sums4_{network.precision}"]
+    names += [f"{kind}_pair" for kind in kinds(network)]
     called = [call.split("(")[0] for call in output_calls(network)]
     return [*names, *(["tanh_f32"] if "sigmoid_f32" in called else []), *called]
 
 
 def hexadecimal(words: Sequence[int] | Integers | Words, columns: int) -> str:
     """Words as C initialisers, `columns` a line."""
-    texts = [f"0x{int(word) & 0xFFFFFFFF:08x}u" for word in words]
+    return in_columns([f"0x{int(word) & 0xFFFFFFFF:08x}u" for word in words], columns)
+
+
+def in_columns(texts: Sequence[str], columns: int) -> str:
+    """Initialisers, `columns` a line."""
     lines = [texts[i : i + columns] for i in range(0, len(texts), columns)]
     return ",\n".join("    " + ", ".join(line) for line in lines)
 
@@ -147,15 +175,8 @@ def _panel(words: Words, number: int, layer: FixedLayer) -> str:
     return title + hexadecimal(words.reshape(-1), 8)
 
 
-def _pair_call(layer: FixedLayer) -> str:
-    hidden = layer.hidden
-    if hidden is None:
-        return ""
-    middle = f"{layer.activation}_table + {2 ** (TABLE_BITS - 1)}"
-    arguments = {
-        "relu": f"{hidden.shift}, {hidden.bits}",
-        "leaky_shift": f"{hidden.shift}, {hidden.lift}, {hidden.bits}",
-        "leaky": f"{hidden.shift}, {hidden.bits}, {hidden.slope}",
-        "table": f"{hidden.shift}, {hidden.bits}, {middle}",
-    }[hidden.kind]
-    return f"{hidden.kind}_pair(a, b, {arguments})"
+def _value(parameter: str, layer: FixedLayer) -> str:
+    """What a layer's call has for a parameter."""
+    if parameter == "table":
+        return f"{layer.activation}_table + {2 ** (TABLE_BITS - 1)}"
+    return str(getattr(layer.hidden, parameter))

@@ -19,7 +19,10 @@ from compile.lower.c.layout import Panel, buffer_sizes, float_literal, lay_out
 from compile.network import Network
 
 FROM_C = "this very C code gave for them on the host"
-_KERNEL_ORDER = ("dense8_f32", "dense4_f32", "tanh_f32", "sigmoid_f32", "elu_f32", "clip_f32")
+_KERNEL_ORDER = (
+    "fill_f32", "dense8_f32", "dense4_f32", "tanh_f32", "sigmoid_f32", "elu_f32", "clip_f32",
+    "finite_f32",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,7 @@ def policy_source(
     layouts = lay_out(network)
     bounds = _bounds(network)
     used = {name for layout in layouts for name in layout.kernels}
-    used |= {"clip_f32"} if bounds else set()
+    used |= {"fill_f32", "clip_f32" if bounds else "finite_f32"}
     used |= {"tanh_f32"} if "sigmoid_f32" in used else set()
     return _render(
         "policy.c.j2",
@@ -117,7 +120,13 @@ def fixed_source(
         guard=kernels.guard,
         core=[kernels.sources.get(name, _portable(name)) for name in names if kernels.sources],
         portable=[_portable(name) for name in names],
+        kinds=[
+            (kind, fixed.PARAMETERS[kind], fixed.parameter_names(kind))
+            for kind in fixed.kinds(network)
+        ],
         input_calls=fixed.input_calls(network),
+        input_shift=fixed.input_shift(network),
+        input_bits=network.input_bits,
         output_calls=fixed.output_calls(network),
         result=fixed.result_floats(network),
     )
@@ -187,5 +196,6 @@ def _render(template: str, **values: Any) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters.update(floats=_floats, panel=_panel, words=fixed.hexadecimal)
+    environment.filters.update(floats=_floats, panel=_panel)
+    environment.filters.update(words=fixed.hexadecimal, columns=fixed.in_columns)
     return environment.get_template(template).render(version=hyperppo.__version__, **values)

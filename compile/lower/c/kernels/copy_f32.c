@@ -1,5 +1,5 @@
 /* The results without the padding of the last four. */
-INLINE void copy_f32(const float *in, float *out, size_t n)
+KERNEL void copy_f32(const float *in, float *out, size_t n)
 {
     for (size_t i = 0; i < n; ++i) {
         out[i] = in[i];

@@ -10,7 +10,7 @@ static float within_0_8(float x)
     return x > 0.0f ? (float)(uint32_t)(x * 536870912.0f) / 536870912.0f : 0.0f;
 }
 
-static void elu_f32(float *x, size_t n, float alpha)
+KERNEL void elu_f32(float *x, size_t n, float alpha)
 {
     for (; n >= 4; n -= 4, x += 4) {
         float top[4], q[4];

@@ -5,7 +5,8 @@ INLINE int32_t look_up(int32_t sum, int shift, int bits, const uint32_t *table)
 {
     const int32_t half = 1 << (bits - 1);
     const uint32_t entry = table[between(sum >> shift, -half, half - 1)];
-    const uint32_t place = shift < 15 ? (uint32_t)sum << (15 - shift) : (uint32_t)(sum >> (shift - 15));
+    const int up = shift < 15 ? 15 - shift : 0, down = shift < 15 ? 0 : shift - 15;
+    const uint32_t place = (uint32_t)sum << up >> down;
     return high_half(entry + (uint32_t)(low_half(entry) * low_half(place)));
 }
 

@@ -10,7 +10,7 @@ static float within_8(float x)
     return x > -8.0f ? (float)(int32_t)(x * 268435456.0f) / 268435456.0f : (x <= -8.0f ? -8.0f : 0.0f);
 }
 
-static void tanh_f32(float *x, size_t n)
+KERNEL void tanh_f32(float *x, size_t n)
 {
     for (; n >= 4; n -= 4, x += 4) {
         float top[4], q[4];

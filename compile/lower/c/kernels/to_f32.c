@@ -1,5 +1,5 @@
 /* Sums with `fraction` fraction bits as floats: their exponents, lowered. */
-INLINE void to_f32(const int32_t *in, float *out, size_t n, int fraction)
+KERNEL void to_f32(const int32_t *in, float *out, size_t n, int fraction)
 {
     for (size_t i = 0; i < n; ++i) {
         const uint32_t bits = bits_of((float)in[i]);
