@@ -62,23 +62,6 @@ def code_terms(layers: Layers, behind: NDArray[np.bool_]) -> Terms:
     }
 
 
-def software_terms(layers: Layers, behind: NDArray[np.bool_]) -> Terms:
-    """Bytes of code besides, where no FPU is: what functions need of arithmetic in software.
-
-    And by which portable fixed-point code differs from the kernels that the other terms describe:
-    a slope of 1 needs no product, and a sigmoid's table has its place by other shifts than tanh's.
-    """
-    tanh, elu = (_rows(layers, behind, name).any(axis=1) for name in ("tanh", "elu"))
-    return {
-        "software_function": tanh | elu,
-        "software_tanh": tanh,
-        "software_leak": (leaky(layers, ("leaky_relu_any",)) & behind).sum(axis=1),
-        "software_relu": (leaky(layers, ("relu",)) & behind).any(axis=1),
-        "software_identity": (layers.hidden & (layers.activation == "identity")).sum(axis=1),
-        "software_sigmoid": (layers.hidden & (layers.activation == "sigmoid")).sum(axis=1),
-    }
-
-
 def by_unit(name: str, layers: Layers, outputs: tuple[str, ...]) -> Terms:
     """A loop over the actions, for some of the last layer's activations: so much, and by unit.
 
@@ -104,8 +87,8 @@ def called(layers: Layers, behind: NDArray[np.bool_]) -> Terms:
     return {"tanh": np.any(tanh > 4, axis=1), "elu": np.any(elu > 0, axis=1)}
 
 
-def leaky(layers: Layers, names: tuple[str, ...] = LEAKY) -> NDArray[np.bool_]:
-    """(n, depth+1) layers whose sums become sum + leak |sum|, or those of them with `names`."""
+def acting(layers: Layers, names: tuple[str, ...]) -> NDArray[np.bool_]:
+    """(n, depth+1) layers, hidden and last, whose activation is one of `names`."""
     return (layers.hidden & np.isin(layers.activation, names)) | (
         layers.last & np.isin(layers.output, names)
     )

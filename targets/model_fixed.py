@@ -33,7 +33,7 @@ def cycle_terms(precision: str, layers: Layers) -> Terms:
     """What each fitted constant is multiplied by, (n,)."""
     panels = layers.rows // 4
     steps, pair, turns, unrolled = _steps(precision, layers)
-    kinds = {f"panel_{kind}": panels * mask for kind, mask in _kinds(layers).items()}
+    kinds = {f"panel_{kind}": panels * mask for kind, mask in hidden_kinds(layers).items()}
     columns = {
         "layer": layers.present,
         "loop": panels > 1,
@@ -48,7 +48,7 @@ def cycle_terms(precision: str, layers: Layers) -> Terms:
     return {
         "fixed": np.ones(len(panels)),
         "observed": _observed(layers),
-        "tabled": _kinds(layers)["table"].any(axis=1),
+        "tabled": hidden_kinds(layers)["table"].any(axis=1),
         **{name: column.sum(axis=1) for name, column in columns.items()},
         **model_activation.cycle_terms(layers, layers.last),
         **_output_terms(layers),
@@ -64,7 +64,7 @@ def code_terms(precision: str, layers: Layers) -> Terms:
         "turns": turns > 0,
         "unrolled": unrolled,
         "pair": pair,
-        **{f"layer_{kind}": mask for kind, mask in _kinds(layers).items()},
+        **{f"layer_{kind}": mask for kind, mask in hidden_kinds(layers).items()},
     }
     return {
         "fixed": np.ones(len(pair)),
@@ -78,7 +78,7 @@ def code_terms(precision: str, layers: Layers) -> Terms:
 def constants(precision: str, layers: Layers) -> Integers:
     """Bytes of weights and biases, padding included, and of the table."""
     words = -(-layers.inputs // INPUTS_A_WORD[precision])
-    table = TABLE_BYTES * _kinds(layers)["table"].any(axis=1)
+    table = TABLE_BYTES * hidden_kinds(layers)["table"].any(axis=1)
     return np.asarray(4 * (layers.rows * (1 + words)).sum(axis=1) + table, dtype=np.int64)
 
 
@@ -106,7 +106,7 @@ def stack_terms(layers: Layers) -> Terms:
     }
 
 
-def _kinds(layers: Layers) -> dict[str, NDArray[np.bool_]]:
+def hidden_kinds(layers: Layers) -> dict[str, NDArray[np.bool_]]:
     """By kind: (n, depth+1) the hidden layers whose activation is of it."""
     kinds = ("shift", "product", "relu", "table")
     names = {kind: [name for name, k in KIND.items() if k == kind] for kind in kinds}

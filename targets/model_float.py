@@ -22,7 +22,7 @@ from targets.shapes import UNROLLED_BELOW, Integers, Layers
 def cycle_terms(layers: Layers) -> Terms:
     """What each fitted constant is multiplied by, (n,)."""
     k, eight, four = layers.inputs, layers.panels8, layers.panels4
-    leaky = model_activation.leaky(layers)
+    leaky = model_activation.acting(layers, model_activation.LEAKY)
     columns = {
         "layer": layers.present,
         "panel8": eight,
@@ -58,7 +58,7 @@ def code_terms(layers: Layers) -> Terms:
         "dense4_block": four * np.where(k < UNROLLED_BELOW, k // 4, 1),
         "dense4_two": four * (k % 4 // 2),
         "dense4_one": four * (k % 2),
-        "leak4": four * model_activation.leaky(layers),
+        "leak4": four * model_activation.acting(layers, model_activation.LEAKY),
     }
     return {
         "fixed": np.ones(len(k)),

@@ -68,9 +68,9 @@ class Target:
         return self.core == NATIVE
 
     @property
-    def soft_float(self) -> bool:
-        """Whether floating-point arithmetic is functions of the compiler's library: no FPU."""
-        return "-mfloat-abi=soft" in self.isa_flags
+    def portable(self) -> bool:
+        """Whether its core has no kernels of its own: it runs the portable C."""
+        return not (Path(__file__).parent / "cores" / self.core / "kernels").is_dir()
 
     def modelled(self) -> tuple[CoreTiming, int]:
         """The cycle model's numbers and the clock in Hz. TargetError when there is no model."""

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable
 from functools import partial
 
-from targets import model_activation, model_fixed, model_float
+from targets import model_activation, model_fixed, model_float, model_portable
 from targets.shapes import Integers, Layers
 from targets.target import Target
 
@@ -24,16 +24,19 @@ class Model:
 
 
 def model_for(target: Target, precision: str) -> Model:
-    """The model for a target: `model_of`, and without an FPU its arithmetic in software."""
+    """The model for a target: `model_of`, but for the memory of C for cores without own kernels."""
     model = model_of(precision)
-    if not target.soft_float:
+    if not target.portable:
         return model
-
-    def code(layers: Layers) -> model_activation.Terms:
-        behind = layers.present if precision == "f32" else layers.last
-        return model.code(layers) | model_activation.software_terms(layers, behind)
-
-    return dataclasses.replace(model, code=code)
+    return dataclasses.replace(
+        model,
+        code=partial(model_portable.code_terms, precision),
+        stack=partial(model_portable.stack_terms, precision),
+        coefficients=lambda layers: {},
+        constants=lambda layers: (
+            model.constants(layers) + model_portable.constants(precision, layers)
+        ),
+    )
 
 
 def model_of(precision: str) -> Model:
