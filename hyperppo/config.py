@@ -25,6 +25,7 @@ class SpaceConfig:
     max_depth: int = 4
     # biased: uniform over depth, then within; adaptive: biased, and more of what does badly
     sampling: Literal["biased", "uniform", "adaptive"] = "biased"
+    depth_bias: float = 0.0  # of these two: a depth d is drawn in proportion to d^-depth_bias
 
 
 @dataclass(frozen=True, config=_STRICT)

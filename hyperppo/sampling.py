@@ -12,6 +12,7 @@ from torch import Tensor
 from hyperppo.space import Architecture, SearchSpace
 
 _MEMORY = 0.9  # decay of a group's reward a visit
+_NOISE_MEMORY = 0.99  # of how much a visit's reward differs from the group's
 _SHARPNESS = 1.0  # how much more often a group one standard deviation below the mean is drawn: e
 
 
@@ -19,12 +20,18 @@ class ArchitectureSampler:
     """Draws meta-batches.
 
     `uniform` over the space; `biased` uniform over depth, then within a depth (HyperPPO:
-    most architectures are deep, and would drown the shallow ones); `adaptive` as biased, with
-    each group of equal depth and narrowest layer weighted by how far its reward falls short.
+    most architectures are deep, and would drown the shallow ones), or a depth d in proportion to
+    d^-depth_bias; `adaptive` as biased, with each group of equal depth and narrowest layer weighted
+    by how far its reward falls short, in units of how much rewards differ: between groups, and by
+    chance from visit to visit.
     """
 
     def __init__(
-        self, space: SearchSpace, kind: Literal["biased", "uniform", "adaptive"], seed: int
+        self,
+        space: SearchSpace,
+        kind: Literal["biased", "uniform", "adaptive"],
+        seed: int,
+        depth_bias: float = 0.0,
     ) -> None:
         self.space, self.kind = space, kind
         self.generator = np.random.default_rng((seed, 1))
@@ -33,14 +40,15 @@ class ArchitectureSampler:
         self.group = depths * len(widths) + np.searchsorted(widths, narrowest)
         self.group = np.unique(self.group, return_inverse=True)[1].astype(np.int64)
         groups = int(self.group.max()) + 1
-        # Uniform over depths, then within: a group's share is its share of its depth.
+        # By depth, then uniform within: a group's share is its share of its depth.
         prior = np.zeros(len(space))
         for depth in np.unique(depths):
-            prior[depths == depth] = 1 / (depths == depth).sum()
+            prior[depths == depth] = depth**-depth_bias / (depths == depth).sum()
         self.prior: NDArray[np.float64] = prior / prior.sum()
         if kind == "uniform":
             self.prior = np.full(len(space), 1 / len(space))
         self.reward = np.full(groups, np.nan)  # of each group, running mean
+        self.noise = np.zeros(())  # variance of a visit's reward, running mean
 
     def draw(self, count: int) -> list[Architecture]:
         """A meta-batch of `count` architectures."""
@@ -51,7 +59,8 @@ class ArchitectureSampler:
         """Chance of each architecture, (n,)."""
         if self.kind != "adaptive" or np.isnan(self.reward).all():
             return self.prior
-        mean, spread = np.nanmean(self.reward), np.nanstd(self.reward) + 1e-6
+        mean = np.nanmean(self.reward)
+        spread = np.sqrt(np.nanvar(self.reward) + self.noise) + 1e-6
         shortfall = np.clip(np.nan_to_num((mean - self.reward) / spread), -3, 3)
         weights = self.prior * np.exp(_SHARPNESS * shortfall)[self.group]
         return np.asarray(weights / weights.sum())
@@ -61,19 +70,25 @@ class ArchitectureSampler:
         for architecture, value in zip(architectures, reward, strict=True):
             g = self.group[self.space.index(architecture)]
             old = self.reward[g]
-            self.reward[g] = value if np.isnan(old) else _MEMORY * old + (1 - _MEMORY) * value
+            if np.isnan(old):
+                self.reward[g] = value
+                continue
+            self.reward[g] = _MEMORY * old + (1 - _MEMORY) * value
+            self.noise = _NOISE_MEMORY * self.noise + (1 - _NOISE_MEMORY) * (value - old) ** 2
 
     def state_dict(self) -> dict[str, Tensor]:
         """Everything that changes."""
         return {
             "generator": _packed(self.generator),
             "reward": torch.from_numpy(self.reward),
+            "noise": torch.tensor(self.noise),
         }
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Go on from `state_dict()`."""
         _unpack(self.generator, state["generator"])
         self.reward = state["reward"].cpu().numpy().copy()
+        self.noise = state["noise"].cpu().numpy().copy()
 
 
 def _packed(generator: np.random.Generator) -> Tensor:

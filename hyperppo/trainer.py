@@ -63,7 +63,8 @@ class Trainer:
         self.learning_rate = torch.tensor(config.ppo.learning_rate, dtype=torch.float64).to(
             self.device
         )
-        self.sampler = ArchitectureSampler(space, config.space.sampling, config.seed)
+        sampled = config.space.sampling, config.seed, config.space.depth_bias
+        self.sampler = ArchitectureSampler(space, *sampled)
         self.shards = dict(zip(parallel.share(range(config.shards)), shards_of(env), strict=True))
         differentiable = all(isinstance(s, Differentiable) for s in self.shards.values())
         if config.polish.last > 0 and not differentiable:

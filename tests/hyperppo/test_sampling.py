@@ -43,6 +43,35 @@ def test_adaptive_sampling_draws_more_of_what_does_badly() -> None:
     assert p.min() > 0
 
 
+def test_adaptive_sampling_does_not_run_after_chance() -> None:
+    """Equal architectures, rewards that differ by chance alone: no group is left out."""
+    sampler = ArchitectureSampler(SPACE, "adaptive", 0)
+    chance = np.random.default_rng(1)
+    for _ in range(2000):
+        batch = sampler.draw(8)
+        sampler.learn(batch, chance.normal(3.0, 0.1, len(batch)))
+    ratio = sampler.probabilities() / sampler.prior
+    assert 0.5 < ratio.min() < ratio.max() < 2.0
+
+
+def test_a_depth_bias_draws_the_shallow_more_often() -> None:
+    for kind in ("biased", "adaptive"):
+        shares = share_by_depth(ArchitectureSampler(SPACE, kind, 0, depth_bias=1.0))
+        assert shares == pytest.approx([12 / 25, 6 / 25, 4 / 25, 3 / 25])
+
+
+def test_sampling_goes_on_from_its_state() -> None:
+    a, b = (ArchitectureSampler(SPACE, "adaptive", seed) for seed in (0, 1))
+    for step in range(20):
+        batch = a.draw(8)
+        a.learn(batch, np.arange(8.0) + step)
+    b.load_state_dict(a.state_dict())
+    assert a.draw(50) == b.draw(50)
+    for sampler in (a, b):
+        sampler.learn([(4,), (8, 8)], np.array([0.0, 9.0]))
+    assert (a.probabilities() == b.probabilities()).all()
+
+
 @pytest.mark.parametrize("kind", ["biased", "uniform", "adaptive"])
 def test_the_same_seed_draws_the_same(kind: str) -> None:
     a, b = (ArchitectureSampler(SPACE, kind, 3) for _ in range(2))  # type: ignore[arg-type]
