@@ -57,7 +57,7 @@ def test_every_value_of_the_paper_has_its_source_beside_it() -> None:
 
 
 def test_the_shipped_run_is_the_preset_robust_on_the_wider_plant() -> None:
-    given = preset("quadrotor", "robust") | {"task": "quadrotor", "shards": 2}
+    given = preset("quadrotor", "robust") | {"task": "quadrotor"}
     env = {**given["env"], **plant_options("wider")}
     config = make_config({**given, "env": resolve_options("quadrotor", env)})
     assert read_config(path("crazyflie21"))[1].to_dict() == config.to_dict()
