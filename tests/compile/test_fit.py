@@ -48,7 +48,7 @@ def test_the_shipped_constants_predict_the_compiled_code(target: Target, precisi
         assert errors.cycles_max < 0.06
 
 
-@pytest.mark.parametrize("precision", ["f32", "i16", "i8"])
+@pytest.mark.parametrize("precision", ["f32", "i16", "i8", "i8x"])
 @pytest.mark.parametrize("name", ["rp2040", "stm32h743"])
 @pytest.mark.usefixtures("cross")
 def test_portable_code_is_predicted_to_64_bytes(name: str, precision: str) -> None:
