@@ -7,6 +7,7 @@ of them are identities, so that the trainer reads like the algorithm.
 from __future__ import annotations
 
 import atexit
+import importlib
 import os
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
@@ -32,6 +33,10 @@ def join() -> None:
     on_gpu = torch.cuda.is_available()
     if on_gpu:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
+    # Its functions take the group of the moment of import as their default, and keep it: imported
+    # later, by torch.compile, they would keep gloo's threads alive while the interpreter ends,
+    # which now and then aborts the process.
+    importlib.import_module("torch.distributed.nn.functional")
     dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo")
     atexit.register(dist.destroy_process_group)
 

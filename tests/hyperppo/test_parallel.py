@@ -143,6 +143,28 @@ def test_a_killed_process_is_replaced_and_training_goes_on(tmp_path: Path) -> No
     assert all(torch.equal(a[key], b[key]) for key in a)
 
 
+ENDING = """
+import atexit, pathlib
+@atexit.register  # before all others, so it runs after them
+def left():
+    names = {path.read_text().strip() for path in pathlib.Path("/proc/self/task").glob("*/comm")}
+    print("left:", *names)
+from hyperppo.cli import main
+main()
+"""
+
+
+def test_no_thread_of_gloo_is_left_when_a_process_ends(tmp_path: Path) -> None:
+    script = tmp_path / "ending.py"
+    script.write_text(ENDING)
+    train = ["train", "quadrotor", *SMALL, "--meta-batch", "4", "--steps", str(2 * 64 * 8)]
+    result = _run([*TORCHRUN, str(script), *train, "--out", str(tmp_path / "run")])
+    assert result.returncode == 0, result.stderr
+    left = [line for line in result.stdout.splitlines() if line.startswith("left:")]
+    assert len(left) == 2
+    assert "gloo" not in "".join(left)
+
+
 def test_shards_are_independent_and_go_on_bit_for_bit() -> None:
     config = small_config(shards=2)
     env = training_env(config)
