@@ -60,12 +60,19 @@ def still(n: int = 1) -> State:
 
 
 def reference_step(
-    p: Array, v: Array, R: Array, w: Array, f: Array, plant: dict[str, Array], u: Array
+    p: Array,
+    v: Array,
+    R: Array,
+    w: Array,
+    f: Array,
+    plant: dict[str, Array],
+    u: Array,
+    extra: Array,
 ) -> tuple[Array, Array, Array, Array, Array]:
     """One vehicle, float64, rotation matrices and Rodrigues' formula instead of quaternions."""
     lag = np.where(u > f, 1.0, plant["motor_fall_ratio"]) * plant["motor_time_constant"]
     f = u + (f - u) * np.exp(-DT / lag)
-    force = f * plant["motor_gain"] * plant["max_thrust"]
+    force = np.clip(f + extra, 0, 1) * plant["motor_gain"] * plant["max_thrust"]
     arms = np.array([[1, -1, 0], [-1, -1, 0], [-1, 1, 0], [1, 1, 0]]) * dynamics.MOTOR_OFFSET
     arms = arms - np.array([*plant["centre_of_mass"], 0.0])
     spins = np.array([-1, 1, -1, 1])
@@ -91,7 +98,9 @@ def reference_step(
 def test_agrees_with_an_independent_float64_integrator_over_100_steps() -> None:
     n = 6
     state, plant = make(n)
-    commands = torch.rand(100, 4, n, generator=torch.Generator().manual_seed(5))
+    g = torch.Generator().manual_seed(5)
+    commands = torch.rand(100, 4, n, generator=g)
+    unsteady = 0.1 * torch.randn(100, 4, n, generator=g).double()
     doubled, plant64 = State(**double(state)), Plant(**double(plant))
     references = []
     for i in range(n):
@@ -104,11 +113,11 @@ def test_agrees_with_an_independent_float64_integrator_over_100_steps() -> None:
             doubled.angular_velocity[:, i].numpy(),
             doubled.motor[:, i].numpy(),
         )
-        for u in commands[:, :, i].double().numpy():
-            s = reference_step(*s, constants, u)
+        for u, extra in zip(commands.double(), unsteady, strict=True):
+            s = reference_step(*s, constants, u[:, i].numpy(), extra[:, i].numpy())
         references.append(s)
-    for u in commands:
-        doubled = dynamics.step(doubled, plant64, u.double(), DT)
+    for u, extra in zip(commands, unsteady, strict=True):
+        doubled = dynamics.step(doubled, plant64, u.double(), DT, unsteady=extra)
     for i, (p, v, R, w, f) in enumerate(references):
         np.testing.assert_allclose(doubled.position[:, i], p, atol=1e-5)
         np.testing.assert_allclose(doubled.velocity[:, i], v, atol=1e-5)

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -5,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hyperppo.envs.quadrotor import QuadrotorEnv, QuadrotorOptions, goals, observation
+from hyperppo.envs.quadrotor.dynamics import GRAVITY
 from hyperppo.envs.quadrotor.options import PlantRanges, RewardWeights, SensorNoise
 from hyperppo.envs.registry import make_env, resolve_options
 from hyperppo.errors import HyperPPOError
@@ -169,10 +172,9 @@ def test_a_gust_rises_and_falls_and_pushes_the_vehicle() -> None:
     assert (middle[2] == 0).all()
     assert float(middle.abs().max()) > 0.9 * goals.GUST_M_S
     assert goals.wind(_one("static", 4), torch.ones(4)) is None
-    calm, windy = (
-        QuadrotorEnv(256, QuadrotorOptions(scenarios={name: 1.0}, spawn_hard=0.0), seed=4)
-        for name in ("static", "gusts")
-    )
+    options = QuadrotorOptions(scenarios={"static": 1.0}, spawn_hard=0.0, thrust_noise=0.0)
+    gusty = replace(options, scenarios={"gusts": 1.0})
+    calm, windy = (QuadrotorEnv(256, chosen, seed=4) for chosen in (options, gusty))
     drift = []
     for env in (calm, windy):
         env.reset()
@@ -210,6 +212,42 @@ def test_a_thrown_vehicle_may_be_upside_down_for_a_while() -> None:
     crashed = torch.stack([env.step(falling).terminated for _ in range(220)])
     assert not crashed[:50].any()
     assert crashed[199:].sum() > 100  # still upside down when the time is over
+
+
+def test_thrust_is_unsteady_in_parts_of_what_is_commanded() -> None:
+    """An Ornstein-Uhlenbeck process, theta 0.15: standard deviation sigma / sqrt(1 - 0.85^2)."""
+    plant = PlantRanges(motor_time_constant_s=(1e-3, 1e-3), drag_per_s=(0.0, 0.0))
+    options = QuadrotorOptions(noise=QUIET, thrust_noise=0.01, spawn_hard=0.0, plant=plant)
+    env = QuadrotorEnv(2000, options, seed=0)
+    env.reset()
+    world = env.world
+    lift = 4 * world.plant.max_thrust / world.plant.mass
+    flown = []
+    for _ in range(40):
+        before = world.state.velocity.clone()
+        env.step(torch.tensor([-0.2, 0.2] * 1000).repeat(4, 1))  # 0.4 and 0.6 of full thrust
+        pulled = world.state.velocity - before + torch.tensor([[0], [0], [GRAVITY / 100]])
+        flown.append(pulled.norm(dim=0) * 100 / lift)
+    share = torch.stack(flown)[20:]  # of full thrust, over the four motors; (20, 2000)
+    for part, command in ((share[:, ::2], 0.4), (share[:, 1::2], 0.6)):
+        expected = command * 0.01 / (1 - 0.85**2) ** 0.5 / 2  # four independent motors' mean
+        assert float(part.mean()) == pytest.approx(command, rel=2e-3)
+        assert float(part.std()) == pytest.approx(expected, rel=0.05)
+        centred = part - command
+        later = (centred[1:] * centred[:-1]).mean() / centred.square().mean()
+        assert float(later) == pytest.approx(0.85, abs=0.02)
+
+
+def test_who_hits_the_floor_crashes_and_who_touches_it_does_not() -> None:
+    options = QuadrotorOptions(scenarios={"static": 1.0}, spawn_hard=0.0, thrust_noise=0.0)
+    env = QuadrotorEnv(2, options, seed=0)
+    env.reset()
+    state = env.world.state
+    state.position[2] = 0.001
+    state.velocity.zero_()
+    state.velocity[2] = torch.tensor([-0.5, -1.5])
+    assert env.step(torch.full((4, 2), -1.0)).terminated.tolist() == [False, True]
+    assert float(env.world.state.velocity[2, 0]) == 0.0
 
 
 def test_the_same_seed_gives_the_same_flight_and_a_saved_state_goes_on_bit_for_bit() -> None:

@@ -36,16 +36,16 @@ def advance(
 ) -> Outcome:
     """Fly one step with actions (4, N), within -1..1; `world` goes on to what comes of it.
 
-    Episodes end (crashed) beyond the allowed distance, tilt (90 degrees) or spin. Leaning costs
-    what `RewardWeights.tilt` says where gradients are taken.
+    Episodes end (crashed) beyond the allowed distance, tilt (90 degrees) or spin, and when floor,
+    wall or ceiling are hit. Leaning costs what `RewardWeights.tilt` says where gradients are taken.
     """
     w = options.reward
     change = action - world.action
-    _move(world, action, draws, options)
+    impact = _move(world, action, draws, options)
     view = look(world, options, draws)
     wx, wy, wz = world.state.angular_velocity.unbind(0)
     spin_xy = torch.addcmul(wx * wx, wy, wy)
-    crashed = _crashed(world, view, torch.addcmul(spin_xy, wz, wz), options)
+    crashed = _crashed(world, view, torch.addcmul(spin_xy, wz, wz), impact, options)
     distance = view.distance
     # Far away the exponent is cut: numbers below 1e-38 make a processor slow.
     near = torch.exp(((distance * distance) * (-1 / w.near_m**2)).clamp(min=-80.0))
@@ -71,10 +71,18 @@ def advance(
     )
 
 
-def _crashed(world: World, view: View, spin_squared: Tensor, options: QuadrotorOptions) -> Tensor:
+def _crashed(
+    world: World,
+    view: View,
+    spin_squared: Tensor,
+    impact: Tensor | None,
+    options: QuadrotorOptions,
+) -> Tensor:
     # Differences and maxima of numbers are faster than comparisons and logic.
     too_fast = spin_squared - options.max_spin_rad_s**2
     excess = torch.maximum(view.distance - options.max_distance_m, too_fast)
+    if impact is not None:
+        excess = torch.maximum(excess, impact - options.max_impact_m_s)
     tilt = -view.upright
     if options.scenarios.get("throw", 0.0) > 0:
         recovering = world.time < round(RECOVERY_S * options.control_hz)
@@ -82,20 +90,31 @@ def _crashed(world: World, view: View, spin_squared: Tensor, options: QuadrotorO
     return torch.maximum(excess, tilt) > 0
 
 
-def _move(world: World, action: Tensor, draws: Draws, options: QuadrotorOptions) -> None:
-    """Physics for one control step, with the motor commands disturbed."""
+def _move(world: World, action: Tensor, draws: Draws, options: QuadrotorOptions) -> Tensor | None:
+    """Physics for one control step, with unsteady thrust.
+
+    Returns how fast the room's bounds were hit, (N,) m/s; None: nobody came near them.
+
+    Thrust is unsteady as in QuadSwarm (`quadrotor_dynamics.py`: `thrust_noise_ratio` 0.05, sigma
+    a fifth of it): an Ornstein-Uhlenbeck process a motor, in parts of the commanded thrust, added
+    behind the motor's lag.
+    """
     command = (action + 1) * 0.5
     if world.command_delay is not None:
         command = delays.send(world.command_delay, command)
+    unsteady = None
     if draws.kick is not None:
         kick = draws.kick * options.thrust_noise
         world.disturbance = torch.add(kick, world.disturbance, alpha=0.85)
-        command = (command + world.disturbance).clamp(0.0, 1.0)
+        unsteady = command * world.disturbance
     dt, count = 1 / options.physics_hz, options.physics_hz // options.control_hz
     wind = goals.wind(world.goal, world.segment_time * (1 / options.control_hz))
-    state = dynamics.step(world.state, world.plant, command, dt, count, wind)
+    state = dynamics.step(world.state, world.plant, command, dt, count, wind, unsteady)
     world.state = dynamics.keep_in_room(state)
+    inside = world.state is state
+    impact = None if inside else (world.state.velocity - state.velocity).abs().amax(0)
     world.action = action
     memory.remember(world.memory, action, options)
     world.time = world.time + 1
     world.segment_time = world.segment_time + 1
+    return impact

@@ -117,10 +117,12 @@ def step(
     dt: float,
     count: int = 1,
     wind: Tensor | None = None,
+    unsteady: Tensor | None = None,
 ) -> State:
     """`count` physics steps of `dt` s with motor commands (4, N) as fractions of full thrust.
 
-    `wind` (3, N) m/s, world frame: drag is relative to it.
+    `wind` (3, N) m/s, world frame: drag is relative to it. `unsteady` (4, N): what each rotor's
+    thrust has too much, as a fraction of full thrust; within 0 and full thrust.
 
     Motors follow a first-order lag (solved exactly), angular velocity the Euler equations
     J w' = tau - w x J w by the midpoint rule, velocity semi-implicitly, position and attitude with
@@ -149,7 +151,9 @@ def step(
             ahead = motor - command
             above, below = ahead.clamp(min=0.0), ahead.clamp(max=0.0)
             motor = torch.addcmul(torch.addcmul(command, above, kept_falling), below, keep)
-        thrusts = motor if plant.motor_gain is None else motor * plant.motor_gain
+        thrusts = motor if unsteady is None else (motor + unsteady).clamp(0.0, 1.0)
+        if plant.motor_gain is not None:
+            thrusts = thrusts * plant.motor_gain
         f1, f2, f3, f4 = thrusts.unbind(0)
         right, left, front, back = f1 + f2, f3 + f4, f1 + f4, f2 + f3
         # A rotor that turns counter-clockwise pushes the body clockwise.

@@ -94,9 +94,10 @@ class QuadrotorOptions:
     velocity_limit_m_s: float = 0.0  # that observed velocity errors stay below; 0: none
     spawn_m: float = 2.0  # distance from the goal an axis
     spawn_hard: float = 0.2  # share of spawns with a large tilt and spin
-    max_distance_m: float = 5.0  # beyond: crashed
+    max_distance_m: float = 6.5  # beyond: crashed; goals jump by up to 6 m
+    max_impact_m_s: float = 1.0  # floor, wall or ceiling hit faster, square to it: crashed
     max_spin_rad_s: float = 20.0  # beyond: crashed
-    thrust_noise: float = 0.01  # Ornstein-Uhlenbeck sigma, theta 0.15 (QuadSwarm), of full thrust
+    thrust_noise: float = 0.01  # Ornstein-Uhlenbeck, sigma; theta 0.15; of the commanded thrust
     ramp: Range = (0.0, 0.0)  # shares of training: easy vehicles before, the whole plant after
     plant: PlantRanges = PlantRanges()
     noise: SensorNoise = SensorNoise()
