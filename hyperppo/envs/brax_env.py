@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, partial
 from typing import Any
 
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from hyperppo.envs.base import Step, Task
 from hyperppo.errors import HyperPPOError
+from hyperppo.processor import cores
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
@@ -37,9 +39,10 @@ class BraxEnv:
     Observation (obs_dim, N): Brax's; the critic sees the same. Action (act_dim, N) in [-1, 1],
     Brax's own range. An episode starts from one of the N states that `reset` drew: Brax's own
     training starts each environment from the same one every time. Tensors are handed over by
-    dlpack, which copies nothing where both sides use the same device. On a CPU all cores are JAX's
-    while it steps: torch's operations have one thread from then on. Raises HyperPPOError when there
-    is no such task, when Brax is not installed, or when JAX cannot use the device.
+    dlpack, which copies nothing where both sides use the same device. On a CPU each core steps its
+    part of the environments: JAX's own threads share operations that are too short for it. Torch's
+    have one thread from then on. Raises HyperPPOError when there is no such task, when Brax is not
+    installed, or when JAX cannot use the device.
     """
 
     def __init__(
@@ -53,15 +56,22 @@ class BraxEnv:
         jax = _import_jax(name)
         env = _environment(name, options.backend)
         self.name, self.num_envs, self.device = name, num_envs, torch.device(device)
+        parts = _largest_divisor(num_envs, cores()) if self.device.type == "cpu" else 1
+        self._map: Callable[..., Iterable[Any]] = map
+        if parts > 1:
+            self._map = ThreadPoolExecutor(parts, "brax").map
         if self.device.type == "cpu":
             # Between its operations torch's threads would spin on the cores that JAX needs.
             torch.set_num_threads(1)
+        self._part = num_envs // parts  # environments a part
         self.episode_steps = options.episode_steps
         self.obs_dim = self.critic_dim = int(env.observation_size)
         self.act_dim = int(env.action_size)
         self._step_s = float(env.dt)
         self._jax, self._jax_device = jax, _device(jax, self.device)
-        self._begin, self._advance = _compiled(name, options.backend, options.episode_steps)
+        self._begin, self._advance = _compiled(
+            name, options.backend, options.episode_steps, self.device.type
+        )
         self._key = jax.device_put(jax.random.PRNGKey(seed), self._jax_device)
         self._phases = np.random.default_rng(seed)
         self.reset()
@@ -70,23 +80,22 @@ class BraxEnv:
         """Draw N starts, and start every environment from its own."""
         self._key, key = self._jax.random.split(self._key)
         self._starts = self._begin(self._jax.random.split(key, self.num_envs))
-        self._state = self._starts
-        self._time = self._on_device(np.zeros(self.num_envs, np.int32))
-        observation = _to_torch(self._state.obs).t()
+        self._hold(self._starts, np.zeros(self.num_envs, np.int32))
+        observation = _to_torch(self._starts.obs).t()
         return observation, observation
 
     def desynchronise(self) -> None:
         """Cut the first episodes short, each at its own time."""
         phases = self._phases.integers(0, self.episode_steps, self.num_envs)
-        self._time = self._on_device(phases.astype(np.int32))
+        self._hold(self._state, phases.astype(np.int32))
 
     def step(self, action: Tensor) -> Step:
         """One step; episodes that ended start anew."""
-        rows = action.clamp(-1.0, 1.0).t().contiguous()
-        self._state, self._time, self._key, seen = self._advance(
-            self._state, self._starts, self._time, self._key, self._jax.numpy.from_dlpack(rows)
-        )
-        observation, final, reward, terminated, truncated = map(_to_torch, seen)
+        rows = action.clamp(-1.0, 1.0).t().contiguous().view(-1, self._part, self.act_dim)
+        seen = list(self._map(self._step_part, range(len(rows)), rows))
+        self._key = self._next_key
+        fields = seen[0] if len(seen) == 1 else [torch.cat(x, -1) for x in zip(*seen, strict=True)]
+        observation, final, reward, terminated, truncated = fields
         return Step(
             observation=observation,
             critic_input=observation,
@@ -96,6 +105,36 @@ class BraxEnv:
             final_critic_input=final,
             metrics={},
         )
+
+    def _step_part(self, part: int, rows: Tensor) -> list[Tensor]:
+        state, time = self._parts[part]
+        action, first = self._jax.numpy.from_dlpack(rows), part * self._part
+        *self._parts[part], self._next_key, seen = self._advance(
+            state, self._starts, time, self._key, first, action
+        )
+        return [_to_torch(array) for array in seen]
+
+    def _hold(self, state: Any, time: Any) -> None:
+        """Stand there: Brax's state of all environments, and control steps flown (N,) int32."""
+        both = self._jax.tree.map(self._on_device, (state, time))
+        self._parts: list[list[Any]] = [
+            list(self._jax.tree.map(lambda leaf, i=i: leaf[i : i + self._part], both))
+            for i in range(0, self.num_envs, self._part)
+        ]
+
+    def _whole(self, which: int) -> Any:
+        parts = [part[which] for part in self._parts]
+        if len(parts) == 1:
+            return parts[0]
+        return self._jax.tree.map(lambda *leaves: self._jax.numpy.concatenate(leaves), *parts)
+
+    @property
+    def _state(self) -> Any:
+        return self._whole(0)
+
+    @property
+    def _time(self) -> Any:
+        return self._whole(1)
 
     def _on_device(self, array: Any) -> Any:
         return self._jax.device_put(array, self._jax_device)
@@ -125,7 +164,8 @@ class BraxEnv:
             for i, leaf in enumerate(leaves)
         ]
         everything = self._jax.tree.unflatten(form, loaded)
-        self._state, self._starts, self._time, self._key = everything
+        state, self._starts, time, self._key = everything
+        self._hold(state, time)
 
     def _everything(self) -> tuple[Any, Any, Any, Any]:
         return self._state, self._starts, self._time, self._key
@@ -171,20 +211,30 @@ def _device(jax: Any, device: torch.device) -> Any:
         ) from None
 
 
+def _largest_divisor(number: int, most: int) -> int:
+    return max(d for d in range(1, most + 1) if number % d == 0)
+
+
 @lru_cache(maxsize=4)
-def _compiled(name: str, backend: str | None, limit: int) -> tuple[Callable[..., Any], ...]:
-    """Drawing starts from keys (N, 2), and one step of N environments; compiled once a size."""
+def _compiled(
+    name: str, backend: str | None, limit: int, platform: str
+) -> tuple[Callable[..., Any], ...]:
+    """Drawing starts from keys (N, 2), and one step of some of N environments; compiled once a
+    size.
+    """
     jax = importlib.import_module("jax")
     jnp = jax.numpy
     env = _environment(name, backend)
 
-    def advance(state: Any, starts: Any, time: Any, key: Any, action: Any) -> Any:
+    def advance(state: Any, starts: Any, time: Any, key: Any, first: Any, action: Any) -> Any:
+        """Those from `first` on; all parts draw the same, and take what is theirs."""
         stepped = jax.vmap(env.step)(state, action)
         terminated = stepped.done > 0.5
         truncated = (time + 1 >= limit) & ~terminated
         ended = terminated | truncated
         key, drawn = jax.random.split(key)
-        which = jax.random.randint(drawn, ended.shape, 0, len(ended))
+        every = jax.random.randint(drawn, starts.done.shape, 0, len(starts.done))
+        which = jax.lax.dynamic_slice_in_dim(every, first, len(ended))
 
         def start(old: Any, fresh: Any) -> Any:
             return jnp.where(ended.reshape(-1, *[1] * (old.ndim - 1)), fresh[which], old)
@@ -194,4 +244,5 @@ def _compiled(name: str, backend: str | None, limit: int) -> tuple[Callable[...,
         flags = (terminated.astype(jnp.uint8), truncated.astype(jnp.uint8))
         return state, time, key, (state.obs.T, stepped.obs.T, stepped.reward, *flags)
 
-    return jax.jit(jax.vmap(env.reset)), jax.jit(advance)
+    alone = {"xla_cpu_multi_thread_eigen": False} if platform == "cpu" else None
+    return jax.jit(jax.vmap(env.reset)), jax.jit(advance, compiler_options=alone)

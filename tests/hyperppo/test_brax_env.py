@@ -14,9 +14,10 @@ from hyperppo.checkpoint import read_checkpoint, save_checkpoint
 from hyperppo.config import make_config
 from hyperppo.envs.registry import make_env, resolve_options
 from hyperppo.errors import HyperPPOError
+from hyperppo.processor import set_threads
 from hyperppo.trainer_state import state_of
 
-N, LIMIT = 3, 4
+N, LIMIT = 4, 4
 OPTIONS = {"episode_steps": LIMIT, "backend": "spring"}  # the backend that compiles fastest
 
 
@@ -28,8 +29,39 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def env() -> Any:
+    """Two parts, stepped by a thread each."""
     pytest.importorskip("brax")
-    return make_env("brax:ant", OPTIONS, N, 0)
+    return in_parts(2)
+
+
+def in_parts(count: int) -> Any:
+    threads = torch.get_num_threads()
+    set_threads(count)
+    try:
+        env = make_env("brax:ant", OPTIONS, N, 0)
+    finally:
+        set_threads(threads)
+    assert len(env._parts) == count
+    return env
+
+
+def test_in_parts_they_are_the_same_environments(env: Any) -> None:
+    whole, parted = in_parts(1), in_parts(2)
+    actions = torch.rand((2 * LIMIT, env.act_dim, N), generator=torch.Generator().manual_seed(1))
+    for one in (whole, parted):
+        one.reset()
+        one.desynchronise()
+    for action in actions:
+        a, b = whole.step(action), parted.step(action)
+        assert torch.equal(a.truncated, b.truncated)
+        assert torch.equal(a.terminated, b.terminated)
+        for name in ("observation", "reward", "final_critic_input"):
+            torch.testing.assert_close(getattr(a, name), getattr(b, name), rtol=1e-3, atol=1e-3)
+    saved = {name: tensor.clone() for name, tensor in parted.state_dict().items()}
+    assert saved.keys() == whole.state_dict().keys()
+    whole.load_state_dict(saved)  # on another number of cores
+    a, b = whole.step(actions[0]), parted.step(actions[0])
+    torch.testing.assert_close(a.observation, b.observation, rtol=1e-3, atol=1e-3)
 
 
 def test_steps_cuts_and_last_observations_are_braxs(env: Any) -> None:
@@ -67,8 +99,9 @@ def test_steps_cuts_and_last_observations_are_braxs(env: Any) -> None:
 
 def test_nothing_is_copied_on_the_way_to_torch(env: Any) -> None:
     env.reset()
-    observation = torch.from_dlpack(env._state.obs)
-    assert observation.data_ptr() == env._state.obs.unsafe_buffer_pointer()
+    for state, _ in env._parts:
+        observation = torch.from_dlpack(state.obs)
+        assert observation.data_ptr() == state.obs.unsafe_buffer_pointer()
 
 
 def test_a_fall_ends_an_episode_without_a_last_observation(env: Any) -> None:
@@ -82,11 +115,11 @@ def test_a_fall_ends_an_episode_without_a_last_observation(env: Any) -> None:
     centres = pipeline.x_i
     high = pipeline.replace(x_i=centres.replace(pos=centres.pos.at[1, :, 2].add(9.0)))
     assert jax.tree.structure(high) == jax.tree.structure(pipeline)
-    env._state = state.replace(pipeline_state=high)
+    env._hold(state.replace(pipeline_state=high), env._time)
     step = env.step(torch.zeros((env.act_dim, N)))
-    assert step.terminated.tolist() == [False, True, False]
+    assert step.terminated.tolist() == [False, True, False, False]
     assert not step.truncated.any()
-    assert env._time.tolist() == [1, 0, 1]
+    assert env._time.tolist() == [1, 0, 1, 1]
 
 
 def test_training_resumes_bit_for_bit(env: Any, tmp_path: Path) -> None:
