@@ -151,7 +151,7 @@ def main() -> None:
         lines.append(_row(["---"] * (len(names) + 1)))
         for thrust in THRUSTS:
             fixed = options(run, "wide", "static", thrust_to_weight=(thrust, thrust))
-            board = evaluate(run, named, max(1, arguments.episodes // 8), 0, env_options=fixed)
+            board = evaluate(run, named, max(1, arguments.episodes // 2), 0, env_options=fixed)
             height = board.metrics["height_error_m"]
             lines.append(_row([f"{thrust}", *(f"{100 * h:+.1f} cm" for h in height)]))
             found["height"].append({"thrust_to_weight": thrust, "height_error_m": height.tolist()})

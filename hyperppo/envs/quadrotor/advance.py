@@ -15,6 +15,7 @@ from hyperppo.envs.quadrotor.world import View, World, look
 
 RECOVERY_S = 2.0  # how long a thrown vehicle may be upside down
 SETTLED_S = 3.0  # the tracking error counts from here on: before it, the vehicle is on its way
+STEADY = 2 / 3  # of an episode: the height counts from here on, of those that still fly
 _THROW = goals.SCENARIOS.index("throw")
 
 
@@ -28,7 +29,7 @@ class Outcome:
     truncated: Tensor  # (N,) bool: the time limit
     turning: Tensor  # (N,) bool: the goal's segment is over
     error: Tensor  # (N,) m to the goal; NaN before a flight has settled
-    height: Tensor  # (N,) m above the goal, likewise
+    height: Tensor  # (N,) m above the goal; NaN before the last third of an episode
 
 
 def advance(
@@ -60,6 +61,7 @@ def advance(
         reward = torch.add(reward, leaning * leaning, alpha=-w.tilt)
     reward = torch.add(reward, crashed.to(reward.dtype), alpha=-w.crash)
     unsettled = world.time <= round(SETTLED_S * options.control_hz)
+    passing = world.time <= round(STEADY * options.episode_s * options.control_hz)
     return Outcome(
         view.seen,
         reward,
@@ -67,7 +69,7 @@ def advance(
         (world.time >= round(options.episode_s * options.control_hz)) & ~crashed,
         world.segment_time >= world.goal.duration * options.control_hz,
         distance.masked_fill(unsettled, math.nan),
-        view.height.masked_fill(unsettled, math.nan),
+        view.height.masked_fill(passing, math.nan),
     )
 
 
