@@ -48,7 +48,7 @@ class NoisePool:
 class Draws:
     """What chance brings in one control step; None where a task has no such thing."""
 
-    kick: Tensor | None  # (4, N) standard normal, of the motor commands
+    kick: Tensor | None  # (4, N) standard normal, of the unsteady thrust
     sensors: Tensor  # (12, N) standard normal: position, velocity, attitude, rates
     dropped: Tensor | None  # (N,) bool: no new measurement arrives
 

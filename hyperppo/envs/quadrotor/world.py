@@ -38,7 +38,7 @@ class World:
     time: Tensor  # (N,) control steps since the episode began
     segment_time: Tensor  # (N,) control steps since the goal's segment began
     action: Tensor  # (4, N) the last one, in [-1, 1]
-    disturbance: Tensor  # (4, N) of the motor commands
+    disturbance: Tensor  # (4, N) of the thrust, as a share of the commanded
     memory: Memory
     sensors: Sensors
     command_delay: Delay | None  # between an action and the motors
