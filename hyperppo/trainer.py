@@ -25,6 +25,7 @@ from hyperppo.errors import HyperPPOError
 from hyperppo.ghn import Told
 from hyperppo.graphs import Replayed
 from hyperppo.groups import by_group, totals
+from hyperppo.last_good import LastGood
 from hyperppo.normalizer import RunningNorm
 from hyperppo.policy import HyperPolicy, Policies, forward_mean, log_prob
 from hyperppo.processor import cores, one_thread, side_by_side
@@ -48,6 +49,7 @@ class Trainer:
         torch.manual_seed(config.seed)
         self.policy = HyperPolicy(space, config).to(self.device)
         self.averaged = copy.deepcopy(self.policy).requires_grad_(False)
+        self.last_good = LastGood(self.policy) if config.polish.last > 0 else None
         features = space.max_depth + 2
         self.critic = Critic(env.critic_dim + features, config.ppo.critic_hidden).to(self.device)
         self.observation_norm = RunningNorm(env.obs_dim).to(self.device)
@@ -117,6 +119,8 @@ class Trainer:
             log |= self.take_note(rollout, drawn)
             log |= self._together(improve, partial(self._update_critic, batch))
         self._average()
+        if self.config.polishes(self.iteration):
+            log["fell_back"] = self._fall_back(log["policy_loss"])
         self.iteration += 1
         if not np.isfinite([log.get(name, 0.0) for name in _TELLTALES]).all():
             raise HyperPPOError(
@@ -426,9 +430,23 @@ class Trainer:
         for slow, fast in zip(self.averaged.parameters(), self.policy.parameters(), strict=True):
             slow.lerp_(fast, 1 - decay)
 
+    def _fall_back(self, loss: float) -> float:
+        """Go on from policies of before if the simulator's gradients have diverged: 1, else 0."""
+        assert self.last_good is not None
+        std = float(self.return_norm.std)
+        mean = -loss * std * self.config.ppo.rollout
+        if not self.last_good.diverged(self.averaged, mean, std):
+            return 0.0
+        for policy in (self.policy, self.averaged):
+            policy.load_state_dict(self.last_good.earlier.state_dict())
+        self.polish_optimizer.state.clear()
+        return 1.0
+
     def modules(self) -> dict[str, nn.Module]:
         """All that learns or keeps count, by name."""
+        kept = {} if self.last_good is None else {"last_good": self.last_good}
         return {
+            **kept,
             "policy": self.policy,
             "averaged": self.averaged,
             "critic": self.critic,

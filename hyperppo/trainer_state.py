@@ -47,18 +47,6 @@ def restore(trainer: Trainer, state: Mapping[str, Tensor]) -> None:
     trainer.sampler.load_state_dict(flat.under(state, "sampler"))
 
 
-def fall_back(trainer: Trainer, averaged: Mapping[str, Tensor]) -> None:
-    """Go on with averaged policies of before; the moments of the simulator's gradients start anew.
-
-    Of several processes the first has them, and tells the others.
-    """
-    if parallel.is_first():
-        trainer.averaged.load_state_dict(averaged)
-    parallel.same(trainer.averaged)
-    trainer.policy.load_state_dict(trainer.averaged.state_dict())
-    trainer.polish_optimizer.state.clear()
-
-
 def _columns(trainer: Trainer) -> dict[str, Tensor]:
     """What has one column an environment."""
     observation, critic_input = trainer.where

@@ -10,14 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from hyperppo import flat, parallel
-from hyperppo.checkpoint import BEST, EVALUATIONS, Run, read_checkpoint, save_best
+from hyperppo import parallel
+from hyperppo.checkpoint import EVALUATIONS, Run, save_best
 from hyperppo.evaluate import evaluate
 from hyperppo.groups import SIZES
 from hyperppo.ranking import SHARES, smallest_within
 from hyperppo.tables import board_rows
 from hyperppo.trainer import Trainer
-from hyperppo.trainer_state import fall_back, state_of
+from hyperppo.trainer_state import state_of
 
 _SAMPLE = 128  # architectures, evenly spread over the sizes of the space
 _EPISODES = 4
@@ -51,10 +51,8 @@ def watch(trainer: Trainer, out: Path, steps: int) -> dict[str, Any]:
 
     The line holds the paper's max / 90% / 80% architectures of the sample, and a score: the mean
     return of its worst quarter, on the task as hard as it gets. The policy with the best score is
-    kept as the run's: the last one is often more accurate, and crashes more. Gradients through the
-    simulator that have led to a score below that of PPO, from which they set out, have diverged:
-    training falls back to the best policy. But for that, a watched run trains like one that is
-    not: the training's own random sources are not touched.
+    kept as the run's: the last one is often more accurate, and crashes more. A watched run trains
+    like one that is not: the training's own random sources are not touched.
     """
     run, space = snapshot(trainer, out), trainer.space
     picked = np.linspace(0, len(space) - 1, min(_SAMPLE, len(space))).round().astype(int)
@@ -69,7 +67,6 @@ def watch(trainer: Trainer, out: Path, steps: int) -> dict[str, Any]:
         "steps": steps,
         "architectures": len(architectures),
         "score": round(score, 4),
-        "fell_back": parallel.any_of(score < _score_of_ppo(out, trainer))[0],
         "shares": [{"share": s, **rows[i]} for s, i in zip(SHARES, chosen, strict=True)],
     }
     state = state_of(trainer)  # of all processes
@@ -78,27 +75,12 @@ def watch(trainer: Trainer, out: Path, steps: int) -> dict[str, Any]:
             save_best(out, state)
         with (out / EVALUATIONS).open("a") as file:
             file.write(json.dumps(line) + "\n")
-    if line["fell_back"]:
-        best = read_checkpoint(out, BEST) if parallel.is_first() else {}
-        fall_back(trainer, flat.under(best, "averaged"))
     return line
 
 
 def best_score(out: Path) -> float:
     """The best score so far; minus infinity before the first."""
     return max((line.get("score", -math.inf) for line in _evaluations(out)), default=-math.inf)
-
-
-def _score_of_ppo(out: Path, trainer: Trainer) -> float:
-    """PPO's last score, where the simulator's gradients are followed now; else minus infinity."""
-    if not trainer.config.polishes(trainer.iteration - 1):
-        return -math.inf
-    ppo = [
-        line.get("score", -math.inf)
-        for line in _evaluations(out)
-        if not trainer.config.polishes(line["iteration"] - 1)
-    ]
-    return float(ppo[-1]) if ppo else -math.inf
 
 
 def _evaluations(out: Path) -> list[dict[str, Any]]:

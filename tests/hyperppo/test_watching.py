@@ -21,7 +21,6 @@ from hyperppo.evaluate import evaluate
 from hyperppo.leaderboard import Leaderboard
 from hyperppo.plot import draw_run, draw_runs
 from hyperppo.runs import last_lines, list_runs, run_state
-from hyperppo.trainer import Trainer
 from hyperppo.watch import progress_figures
 
 from .conftest import small_config
@@ -116,36 +115,6 @@ def test_the_policy_with_the_best_worst_quarter_is_kept(
     assert int(read_checkpoint(tmp_path / "run")["trainer.scalars"][0]) == 6
     tensors = [load_run(tmp_path / n).hyper_policy.state_dict() for n in ("run", "exported")]
     assert all(torch.equal(tensors[0][key], tensors[1][key]) for key in tensors[0])
-
-
-def test_gradients_that_diverge_fall_back_to_the_best_policy(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Scores of PPO twice, then of gradients: only the fifth is below what PPO had reached."""
-    scores = iter([1.0, 2.0, 9.0, 3.0, 1.5, 4.0])
-
-    def fake(run: Run, architectures: list[Any], *arguments: Any, **others: Any) -> Leaderboard:
-        board = evaluate(run, architectures, *arguments, **others)
-        return replace(board, return_mean=np.full(len(architectures), next(scores)))
-
-    monkeypatch.setattr(watching, "evaluate", fake)
-    config = small_config(polish={"last": 2 / 3})
-    trainer, out = job.start(config, tmp_path / "run", ""), tmp_path / "run"
-    seen: list[dict[str, torch.Tensor]] = []
-
-    def look(trainer: Trainer, out: Path, steps: int) -> None:
-        watching.watch(trainer, out, steps)
-        seen.append({k: v.clone() for k, v in trainer.policy.state_dict().items()})
-
-    assert job.train(trainer, out, QUIET, 64 * 8, look)
-    lines = [json.loads(line) for line in (out / EVALUATIONS).read_text().splitlines()]
-    assert [line["fell_back"] for line in lines] == [False] * 4 + [True, False]
-    best = load_run(out)
-    assert best.iteration == 3
-    kept = best.hyper_policy.state_dict()
-    assert all(torch.equal(seen[4][name], kept[name]) for name in kept)
-    for others in (seen[3], seen[5]):  # and training went on from there
-        assert not all(torch.equal(others[name], kept[name]) for name in kept)
 
 
 def test_seeds_are_drawn_together_as_far_as_all_of_them_have_come(
