@@ -83,6 +83,8 @@ class Trainer:
         self._fly: Callable[..., tuple[dict[str, Tensor], Where]] = self._fly_dense
         self._policy_step: Callable[..., tuple[Tensor, Tensor]] = self._improve_dense
         self._critic_step: Callable[..., Tensor] = self._improve_critic
+        self._polish_step: Callable[..., tuple[Tensor, dict[str, Tensor], Where]]
+        self._polish_step = self._polish_dense
         if self.device.type == "cuda":
             self._capture()
         self.where = env.reset()
@@ -96,6 +98,7 @@ class Trainer:
         self._critic_step = Replayed(self._improve_critic)
         if isinstance(self.env, Capturable):
             self._fly = Replayed(self._fly_dense, [self.env.generator])
+            self._polish_step = Replayed(self._polish_dense, [self.env.generator])
 
     def step(self) -> dict[str, float]:
         """One iteration of Algorithm 1; returns what there is to log."""
@@ -228,38 +231,31 @@ class Trainer:
 
         The critic, whose values go on beyond the horizon, may change before.
         """
-        settings, policy = self.config.polish, self.policy
-        assert isinstance(self.env, Differentiable)
-        policies: Callable[[Tensor], Tensor]
-        if self.on_cpu:
-            policies = Unrolled(policy(architectures)[0], policy.slope)
-        else:
-            policies, _ = policy.dense(policy.tell(architectures), architectures)
-        noise = self._noise(len(architectures))
-        log_std = torch.full_like(noise[0, :, 0], math.log(settings.std))
-        per_env, unit = self._features(architectures), self.return_norm.std.float()
-        frozen = {name: p.detach().clone() for name, p in self.critic.named_parameters()}
-
-        def value(critic_input: Tensor, env: Tensor) -> Tensor:
-            seen = torch.cat((self.critic_norm(critic_input), per_env[env]), dim=-1)
-            scaled: Tensor = functional_call(self.critic, frozen, (seen,))
-            return scaled * unit
-
-        shift, scale = self.observation_norm.shift_and_scale()
-        given = (policies, log_std, shift, scale, noise, value, self.config.ppo.gamma)
-        with one_thread():
-            objective, fields, self.where = polish.fly(self.env, self.where, *given)
-        loss = -objective / unit
-        if not loss.requires_grad:
-            raise HyperPPOError(
-                f"{self.config.task}: no gradient leads from its rewards to its actions: "
-                "train it with --set polish.last=0"
-            )
+        settings = self.config.polish
+        given = (
+            self._features(architectures),
+            *self.critic_norm.shift_and_scale(),
+            self.return_norm.std.float(),
+            *self.observation_norm.shift_and_scale(),
+            self._noise(len(architectures)),
+            *self.where,
+        )
         rate = self.learning_rate.new_tensor(settings.learning_rate)
         rate *= self.config.decay(self.iteration)
+        if self.on_cpu:
+            policies = Unrolled(self.policy(architectures)[0], self.policy.slope)
+            with one_thread():
+                loss, fields, self.where = self._polish_loss(policies, *given)
+        else:
+            self._drawn = architectures
+            if isinstance(self.env, Capturable):
+                self.env.refresh()
+            told = vars(self.policy.tell(architectures)).values()
+            loss, fields, self.where = self._polish_step(*told, *given, rate)
 
         def improve() -> dict[str, float]:
-            descend(self.polish_optimizer, policy.weights, loss, rate, settings.max_grad_norm)
+            if self.on_cpu:
+                self._descend_polish(loss, rate)
             found = float(parallel.mean(loss.detach()))
             return {"policy_loss": found, "learning_rate": float(rate)}
 
@@ -267,6 +263,55 @@ class Trainer:
         rollout.reward = rollout.reward - settings.end_cost * rollout.terminated
         self.critic_norm.update(rollout.critic_input[:-1].flatten(0, 1))
         return rollout, improve
+
+    def _polish_dense(self, *given: Tensor) -> tuple[Tensor, dict[str, Tensor], Where]:
+        """`polish` on a GPU, of tensors alone: it goes down the gradient at once."""
+        *given_before, rate = given
+        held = self.env.held() if isinstance(self.env, Capturable) else nullcontext()
+        with held:
+            policies, _ = self.policy.dense(Told(*given_before[:TOLD]), self._drawn)
+            loss, fields, where = self._polish_loss(policies, *given_before[TOLD:])
+            self._descend_polish(loss, rate)
+        return loss.detach(), fields, where
+
+    def _polish_loss(
+        self,
+        policies: Callable[[Tensor], Tensor],
+        per_env: Tensor,
+        critic_shift: Tensor,
+        critic_scale: Tensor,
+        unit: Tensor,
+        shift: Tensor,
+        scale: Tensor,
+        noise: Tensor,
+        *where: Tensor,
+    ) -> tuple[Tensor, dict[str, Tensor], Where]:
+        """Minus the return of a while, in units of its standard deviation, and `polish.fly`'s.
+
+        The critic's features of the architecture in each environment are (N, F).
+        """
+        assert isinstance(self.env, Differentiable)
+        log_std = torch.full_like(noise[0, :, 0], math.log(self.config.polish.std))
+        frozen = {name: p.detach().clone() for name, p in self.critic.named_parameters()}
+
+        def value(critic_input: Tensor, env: Tensor) -> Tensor:
+            seen = torch.cat(((critic_input - critic_shift) * critic_scale, per_env[env]), dim=-1)
+            scaled: Tensor = functional_call(self.critic, frozen, (seen,))
+            return scaled * unit
+
+        given = (policies, log_std, shift, scale, noise, value, self.config.ppo.gamma)
+        observation, critic_input = where
+        objective, fields, now = polish.fly(self.env, (observation, critic_input), *given)
+        if not objective.requires_grad:
+            raise HyperPPOError(
+                f"{self.config.task}: no gradient leads from its rewards to its actions: "
+                "train it with --set polish.last=0"
+            )
+        return -objective / unit, fields, now
+
+    def _descend_polish(self, loss: Tensor, rate: Tensor) -> None:
+        limit = self.config.polish.max_grad_norm
+        descend(self.polish_optimizer, self.policy.weights, loss, rate, limit)
 
     def _features(self, architectures: Sequence[Architecture]) -> Tensor:
         """What the critic is told of the architecture that acts in each environment, (N, F)."""
@@ -439,7 +484,9 @@ class Trainer:
             return 0.0
         for policy in (self.policy, self.averaged):
             policy.load_state_dict(self.last_good.earlier.state_dict())
-        self.polish_optimizer.state.clear()
+        for moments in self.polish_optimizer.state.values():
+            for moment in moments.values():  # in place: a captured step looks there
+                moment.zero_()
         return 1.0
 
     def modules(self) -> dict[str, nn.Module]:
