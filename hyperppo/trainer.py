@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import fields
 from functools import partial
 
@@ -79,6 +79,7 @@ class Trainer:
         ]
         for module in self.modules().values():
             parallel.same(module)
+        self._capturable = [s for s in self.shards.values() if isinstance(s, Capturable)]
         self._drawn: Sequence[Architecture] = ()
         self._fly: Callable[..., tuple[dict[str, Tensor], Where]] = self._fly_dense
         self._policy_step: Callable[..., tuple[Tensor, Tensor]] = self._improve_dense
@@ -96,9 +97,10 @@ class Trainer:
             return
         self._policy_step = Replayed(self._improve_dense)
         self._critic_step = Replayed(self._improve_critic)
-        if isinstance(self.env, Capturable):
-            self._fly = Replayed(self._fly_dense, [self.env.generator])
-            self._polish_step = Replayed(self._polish_dense, [self.env.generator])
+        if self._capturable:
+            generators = [shard.generator for shard in self._capturable]
+            self._fly = Replayed(self._fly_dense, generators)
+            self._polish_step = Replayed(self._polish_dense, generators)
 
     def step(self) -> dict[str, float]:
         """One iteration of Algorithm 1; returns what there is to log."""
@@ -149,11 +151,22 @@ class Trainer:
             fields, self.where = fly(self.env, self.where, policies, log_std, slope, *given)
         else:
             self._drawn = architectures
-            if isinstance(self.env, Capturable):
-                self.env.refresh()
+            self._refresh()
             told = vars(self.policy.tell(architectures)).values()
             fields, self.where = self._fly(*told, *self.where, *given)
         return as_rollout(fields)
+
+    def _refresh(self) -> None:
+        for shard in self._capturable:
+            shard.refresh()
+
+    @contextmanager
+    def _held(self) -> Iterator[None]:
+        """Within this the environments end with their state where it was, if they can."""
+        with ExitStack() as stack:
+            for shard in self._capturable:
+                stack.enter_context(shard.held())
+            yield
 
     def _noise(self, policies: int) -> Tensor:
         """Standard normal, (T, M, E, act_dim), for the actions of a rollout."""
@@ -169,8 +182,7 @@ class Trainer:
     def _fly_dense(self, *given: Tensor) -> tuple[dict[str, Tensor], Where]:
         """A rollout on a GPU, of tensors alone: what the policy is told, where, and `fly`'s."""
         *told, observation, critic_input, shift, scale, noise = given
-        held = self.env.held() if isinstance(self.env, Capturable) else nullcontext()
-        with held, torch.no_grad():
+        with self._held(), torch.no_grad():
             policies, log_std = self.policy.dense(Told(*told), self._drawn)
             where, slope = (observation, critic_input), self.policy.slope
             return fly(self.env, where, policies, log_std, slope, shift, scale, noise)
@@ -248,8 +260,7 @@ class Trainer:
                 loss, fields, self.where = self._polish_loss(policies, *given)
         else:
             self._drawn = architectures
-            if isinstance(self.env, Capturable):
-                self.env.refresh()
+            self._refresh()
             told = vars(self.policy.tell(architectures)).values()
             loss, fields, self.where = self._polish_step(*told, *given, rate)
 
@@ -267,8 +278,7 @@ class Trainer:
     def _polish_dense(self, *given: Tensor) -> tuple[Tensor, dict[str, Tensor], Where]:
         """`polish` on a GPU, of tensors alone: it goes down the gradient at once."""
         *given_before, rate = given
-        held = self.env.held() if isinstance(self.env, Capturable) else nullcontext()
-        with held:
+        with self._held():
             policies, _ = self.policy.dense(Told(*given_before[:TOLD]), self._drawn)
             loss, fields, where = self._polish_loss(policies, *given_before[TOLD:])
             self._descend_polish(loss, rate)
