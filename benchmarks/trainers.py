@@ -15,6 +15,7 @@ import statistics
 import time
 from collections import defaultdict
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -22,9 +23,11 @@ from typing import Any
 import peers
 from rich.console import Console
 from rich.table import Table
+from torch import Tensor
 
 from hyperppo.checkpoint import run_space
 from hyperppo.config import make_config
+from hyperppo.envs.base import Step, VectorEnv
 from hyperppo.envs.registry import make_env, resolve_options
 from hyperppo.processor import set_threads
 from hyperppo.trainer import Trainer
@@ -32,12 +35,35 @@ from hyperppo.trainer import Trainer
 Iteration = Callable[[], object]
 
 
-def ours(num_envs: int, plain: bool) -> Iteration:
+class Unprivileged:
+    """A task whose critic sees what the policy sees, as Stable-Baselines3's does."""
+
+    def __init__(self, env: VectorEnv) -> None:
+        self.env, self.critic_dim = env, env.obs_dim
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.env, name)
+
+    def reset(self) -> tuple[Tensor, Tensor]:
+        """Start anew: what is seen, twice."""
+        observation, _ = self.env.reset()
+        return observation, observation
+
+    def step(self, action: Tensor) -> Step:
+        """The task's step."""
+        step = self.env.step(action)
+        final = step.final_critic_input[: self.env.obs_dim]
+        return replace(step, critic_input=step.observation, final_critic_input=final)
+
+
+def ours(num_envs: int, plain: bool, privileged: bool = True) -> Iteration:
     data: dict[str, Any] = {"num_envs": num_envs, "env": resolve_options("quadrotor", {})}
     if plain:
         data |= {"algo": "ppo", "architecture": peers.HIDDEN, "meta_batch": 1}
     config = make_config(data)
     env = make_env(config.task, config.env, num_envs, 0)
+    if not privileged:
+        env = Unprivileged(env)
     return Trainer(config, run_space(config, env.obs_dim, env.act_dim), env).step
 
 
@@ -46,6 +72,7 @@ def build(num_envs: int) -> dict[str, Iteration | str]:
     trainers: dict[str, Iteration | str] = {
         "HyperPPO, 16 of 2800": ours(num_envs, plain=False),
         "our PPO 64,64": ours(num_envs, plain=True),
+        "our PPO 64,64, critic as SB3's": ours(num_envs, plain=True, privileged=False),
     }
     for package, make in (
         ("rsl-rl-lib", peers.rsl_rl),

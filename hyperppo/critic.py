@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from hyperppo.space import Architecture, SearchSpace
 
+_ROWS = 4096  # at a time on a CPU: what a layer makes of more leaves the cache before it is read
+
 
 def architecture_features(space: SearchSpace, architectures: Sequence[Architecture]) -> Tensor:
     """What the critic is told about each architecture, (M, max_depth + 2) float32.
@@ -41,5 +43,9 @@ class Critic(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Values (...,) of inputs (..., inputs)."""
-        value: Tensor = self.net(x).squeeze(-1)
-        return value
+        rows = x.flatten(0, -2)
+        if x.is_cpu and len(rows) > _ROWS:
+            values = torch.cat([self.net(part) for part in torch.split(rows, _ROWS)])
+        else:
+            values = self.net(rows)
+        return values.view(x.shape[:-1])
