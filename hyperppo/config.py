@@ -125,7 +125,8 @@ class RunConfig:
 
     def polishes(self, iteration: int) -> bool:
         """Whether an iteration takes gradients through the simulator, instead of PPO's."""
-        return iteration >= round((1 - self.polish.last) * self.iterations)
+        last = self.polish.last
+        return last > 0 and iteration >= round((1 - last) * self.iterations)
 
     def decay(self, iteration: int) -> float:
         """Share of the learning rate that is left: linear to 0 over the last share of the run."""

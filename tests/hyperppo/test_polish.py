@@ -195,6 +195,7 @@ def test_the_objective_by_hand() -> None:
 def test_polishing_begins_where_the_config_says() -> None:
     config = small_config(polish={"last": 0.5})
     assert [config.polishes(i) for i in range(6)] == [False] * 3 + [True] * 3
+    assert not small_config().polishes(6)  # nor does PPO alone, beyond its end
     trainer = job._trainer(config)
     logs = [trainer.step() for _ in range(6)]
     assert ["kl" in log for log in logs] == [True] * 3 + [False] * 3
