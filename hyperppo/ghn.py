@@ -12,7 +12,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import lru_cache
 from typing import Any
 
@@ -262,6 +262,9 @@ class Told:
     rows: Tensor  # (M,) int64, index in the space
     units: Tensor  # (D, M, 1, widest), see Dense
     exists: Tensor  # (D, M, 1, 1), see Dense
+
+
+TOLD = len(fields(Told))
 
 
 def tell(

@@ -1,4 +1,4 @@
-"""Gradients through the simulator.
+"""Gradients through the simulator: how they are flown for, gone down, and left when they diverge.
 
 PPO estimates from noisy actions which way is up; a simulator that can be differentiated says it.
 After Xu et al. 2022, "Accelerated Policy Learning with Parallel Differentiable Simulation" (SHAC):
@@ -9,17 +9,142 @@ above all, is the critic's to tell.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
+from torch.func import functional_call
 
-from hyperppo.envs.base import Differentiable
-from hyperppo.policy import log_prob
+from hyperppo.config import RunConfig
+from hyperppo.critic import Critic
+from hyperppo.descent import descend
+from hyperppo.envs.base import Differentiable, VectorEnv
+from hyperppo.envs.shards import capturable, held, refresh, shards_of
+from hyperppo.errors import HyperPPOError
+from hyperppo.ghn import TOLD, Told
+from hyperppo.graphs import Replayed
+from hyperppo.last_good import LastGood
+from hyperppo.policy import HyperPolicy, log_prob
+from hyperppo.processor import one_thread
 from hyperppo.rollout import Where
+from hyperppo.space import Architecture
+from hyperppo.unrolled import Unrolled
 
 Value = Callable[[Tensor, Tensor], Tensor]
 """Values (K,) of critic inputs (K, critic_dim), as they are, in environments (K,) int64."""
+
+Flown = tuple[Tensor, dict[str, Tensor], Where]
+"""Loss, the fields of a Rollout and where the environments stand now."""
+
+
+class Polisher:
+    """Goes down the gradient of the policies' return.
+
+    Raises HyperPPOError when the task has no gradients.
+    """
+
+    def __init__(
+        self, config: RunConfig, env: VectorEnv, policy: HyperPolicy, critic: Critic
+    ) -> None:
+        if not all(isinstance(shard, Differentiable) for shard in shards_of(env)):
+            raise HyperPPOError(
+                f"{config.task} has no gradients to polish with: train it with --set polish.last=0"
+            )
+        self.config, self.env, self.policy, self.critic = config, env, policy, critic
+        self.on_cpu = env.device.type == "cpu"
+        # Of its own: the scale of these gradients is another, and they change faster.
+        self.optimizer = torch.optim.Adam(
+            policy.weights.parameters(), betas=(0.9, 0.99), fused=True, capturable=not self.on_cpu
+        )
+        self.last_good = LastGood(policy)
+        self._drawn: Sequence[Architecture] = ()
+        self._step: Callable[..., Flown] = self._dense
+
+    def capture(self) -> None:
+        """Launch a flight, the way back and the step as one CUDA graph, if the task can be."""
+        if shards := capturable(self.env):
+            self._step = Replayed(self._dense, [shard.generator for shard in shards])
+
+    def fly(
+        self, architectures: Sequence[Architecture], rate: Tensor, *given: Tensor
+    ) -> tuple[Flown, Callable[[], None]]:
+        """Act for a while, with `given` as `_loss` takes it; and what goes down the gradient.
+
+        The critic, whose values go on beyond the horizon, may change before.
+        """
+        if self.on_cpu:
+            policies = Unrolled(self.policy(architectures)[0], self.policy.slope)
+            with one_thread():
+                flown = self._loss(policies, *given)
+            return flown, partial(self._descend, flown[0], rate)
+        self._drawn = architectures
+        refresh(self.env)
+        told = vars(self.policy.tell(architectures)).values()
+        return self._step(rate, *told, *given), lambda: None
+
+    def _dense(self, rate: Tensor, *given: Tensor) -> Flown:
+        """On a GPU, of tensors alone: it goes down the gradient at once."""
+        with held(self.env):
+            policies, _ = self.policy.dense(Told(*given[:TOLD]), self._drawn)
+            loss, fields, now = self._loss(policies, *given[TOLD:])
+            self._descend(loss, rate)
+        return loss.detach(), fields, now
+
+    def _loss(
+        self,
+        policies: Callable[[Tensor], Tensor],
+        per_env: Tensor,
+        critic_shift: Tensor,
+        critic_scale: Tensor,
+        unit: Tensor,
+        shift: Tensor,
+        scale: Tensor,
+        noise: Tensor,
+        *where: Tensor,
+    ) -> Flown:
+        """Minus the mean return a step, in units of its standard deviation `unit`, of `fly`.
+
+        `per_env` (N, F) is what the critic is told of the architecture in each environment.
+        """
+        assert isinstance(self.env, Differentiable)
+        log_std = torch.full_like(noise[0, :, 0], math.log(self.config.polish.std))
+        frozen = {name: p.detach().clone() for name, p in self.critic.named_parameters()}
+
+        def value(critic_input: Tensor, env: Tensor) -> Tensor:
+            seen = torch.cat(((critic_input - critic_shift) * critic_scale, per_env[env]), dim=-1)
+            scaled: Tensor = functional_call(self.critic, frozen, (seen,))
+            return scaled * unit
+
+        given = (policies, log_std, shift, scale, noise, value, self.config.ppo.gamma)
+        observation, critic_input = where
+        objective, fields, now = fly(self.env, (observation, critic_input), *given)
+        if not objective.requires_grad:
+            raise HyperPPOError(
+                f"{self.config.task}: no gradient leads from its rewards to its actions: "
+                "train it with --set polish.last=0"
+            )
+        return -objective / unit, fields, now
+
+    def _descend(self, loss: Tensor, rate: Tensor) -> None:
+        limit = self.config.polish.max_grad_norm
+        descend(self.optimizer, self.policy.weights, loss, rate, limit)
+
+    def fall_back(self, averaged: HyperPolicy, loss: float, std: float) -> bool:
+        """Go on from policies of before if the gradients have diverged; whether they have.
+
+        `std` is what `loss` was divided by.
+        """
+        mean = -loss * std * self.config.ppo.rollout
+        if not self.last_good.diverged(averaged, mean, std):
+            return False
+        for policy in (self.policy, averaged):
+            policy.load_state_dict(self.last_good.earlier.state_dict())
+        for moments in self.optimizer.state.values():
+            for moment in moments.values():  # in place: a captured step looks there
+                moment.zero_()
+        return True
 
 
 def fly(

@@ -5,36 +5,31 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import fields
 from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
-from hyperppo import parallel, polish, ppo
+from hyperppo import parallel, ppo
 from hyperppo.batch import Batch, cut, minibatches, mix
 from hyperppo.config import RunConfig
 from hyperppo.critic import Critic, architecture_features
 from hyperppo.descent import descend
-from hyperppo.envs.base import Capturable, Differentiable, Hardening, VectorEnv
-from hyperppo.envs.shards import shard_seed, shards_of
+from hyperppo.envs.base import Hardening, VectorEnv
+from hyperppo.envs.shards import capturable, held, refresh, shard_seed, shards_of
 from hyperppo.errors import HyperPPOError
-from hyperppo.ghn import Told
+from hyperppo.ghn import TOLD, Told
 from hyperppo.graphs import Replayed
 from hyperppo.groups import by_group, totals
-from hyperppo.last_good import LastGood
 from hyperppo.normalizer import RunningNorm
 from hyperppo.policy import HyperPolicy, Policies, forward_mean, log_prob
-from hyperppo.processor import cores, one_thread, side_by_side
+from hyperppo.polish import Polisher
+from hyperppo.processor import cores, side_by_side
 from hyperppo.rollout import Rollout, Where, as_rollout, fly
 from hyperppo.sampling import ArchitectureSampler
 from hyperppo.space import Architecture, SearchSpace
-from hyperppo.unrolled import Unrolled
 
-TOLD = len(fields(Told))
 _TELLTALES = ("reward", "policy_loss", "value_loss", "kl")  # not finite where training diverged
 
 
@@ -49,7 +44,6 @@ class Trainer:
         torch.manual_seed(config.seed)
         self.policy = HyperPolicy(space, config).to(self.device)
         self.averaged = copy.deepcopy(self.policy).requires_grad_(False)
-        self.last_good = LastGood(self.policy) if config.polish.last > 0 else None
         features = space.max_depth + 2
         self.critic = Critic(env.critic_dim + features, config.ppo.critic_hidden).to(self.device)
         self.observation_norm = RunningNorm(env.obs_dim).to(self.device)
@@ -59,8 +53,8 @@ class Trainer:
         adam = partial(torch.optim.Adam, fused=True, capturable=not self.on_cpu)
         self.policy_optimizer = adam(self.policy.parameters())
         self.critic_optimizer = adam(self.critic.parameters())
-        # Of its own: the scale of these gradients is another, and they change faster.
-        self.polish_optimizer = adam(self.policy.weights.parameters(), betas=(0.9, 0.99))
+        polishes = config.polish.last > 0
+        self.polisher = Polisher(config, env, self.policy, self.critic) if polishes else None
         # A tensor: to follow the KL divergence it need not leave the device.
         self.learning_rate = torch.tensor(config.ppo.learning_rate, dtype=torch.float64).to(
             self.device
@@ -68,24 +62,16 @@ class Trainer:
         sampled = config.space.sampling, config.seed, config.space.depth_bias
         self.sampler = ArchitectureSampler(space, *sampled)
         self.shards = dict(zip(parallel.share(range(config.shards)), shards_of(env), strict=True))
-        differentiable = all(isinstance(s, Differentiable) for s in self.shards.values())
-        if config.polish.last > 0 and not differentiable:
-            raise HyperPPOError(
-                f"{config.task} has no gradients to polish with: train it with --set polish.last=0"
-            )
         self.action_generators = [
             torch.Generator(self.device).manual_seed(shard_seed(config, number) + 1)
             for number in self.shards
         ]
         for module in self.modules().values():
             parallel.same(module)
-        self._capturable = [s for s in self.shards.values() if isinstance(s, Capturable)]
         self._drawn: Sequence[Architecture] = ()
         self._fly: Callable[..., tuple[dict[str, Tensor], Where]] = self._fly_dense
         self._policy_step: Callable[..., tuple[Tensor, Tensor]] = self._improve_dense
         self._critic_step: Callable[..., Tensor] = self._improve_critic
-        self._polish_step: Callable[..., tuple[Tensor, dict[str, Tensor], Where]]
-        self._polish_step = self._polish_dense
         if self.device.type == "cuda":
             self._capture()
         self.where = env.reset()
@@ -97,10 +83,10 @@ class Trainer:
             return
         self._policy_step = Replayed(self._improve_dense)
         self._critic_step = Replayed(self._improve_critic)
-        if self._capturable:
-            generators = [shard.generator for shard in self._capturable]
-            self._fly = Replayed(self._fly_dense, generators)
-            self._polish_step = Replayed(self._polish_dense, generators)
+        if shards := capturable(self.env):
+            self._fly = Replayed(self._fly_dense, [shard.generator for shard in shards])
+        if self.polisher is not None:
+            self.polisher.capture()
 
     def step(self) -> dict[str, float]:
         """One iteration of Algorithm 1; returns what there is to log."""
@@ -124,8 +110,9 @@ class Trainer:
             log |= self.take_note(rollout, drawn)
             log |= self._together(improve, partial(self._update_critic, batch))
         self._average()
-        if self.config.polishes(self.iteration):
-            log["fell_back"] = self._fall_back(log["policy_loss"])
+        if self.polisher is not None and self.config.polishes(self.iteration):
+            given = (self.averaged, log["policy_loss"], float(self.return_norm.std))
+            log["fell_back"] = float(self.polisher.fall_back(*given))
         self.iteration += 1
         if not np.isfinite([log.get(name, 0.0) for name in _TELLTALES]).all():
             raise HyperPPOError(
@@ -151,22 +138,10 @@ class Trainer:
             fields, self.where = fly(self.env, self.where, policies, log_std, slope, *given)
         else:
             self._drawn = architectures
-            self._refresh()
+            refresh(self.env)
             told = vars(self.policy.tell(architectures)).values()
             fields, self.where = self._fly(*told, *self.where, *given)
         return as_rollout(fields)
-
-    def _refresh(self) -> None:
-        for shard in self._capturable:
-            shard.refresh()
-
-    @contextmanager
-    def _held(self) -> Iterator[None]:
-        """Within this the environments end with their state where it was, if they can."""
-        with ExitStack() as stack:
-            for shard in self._capturable:
-                stack.enter_context(shard.held())
-            yield
 
     def _noise(self, policies: int) -> Tensor:
         """Standard normal, (T, M, E, act_dim), for the actions of a rollout."""
@@ -182,7 +157,7 @@ class Trainer:
     def _fly_dense(self, *given: Tensor) -> tuple[dict[str, Tensor], Where]:
         """A rollout on a GPU, of tensors alone: what the policy is told, where, and `fly`'s."""
         *told, observation, critic_input, shift, scale, noise = given
-        with self._held(), torch.no_grad():
+        with held(self.env), torch.no_grad():
             policies, log_std = self.policy.dense(Told(*told), self._drawn)
             where, slope = (observation, critic_input), self.policy.slope
             return fly(self.env, where, policies, log_std, slope, shift, scale, noise)
@@ -243,8 +218,13 @@ class Trainer:
 
         The critic, whose values go on beyond the horizon, may change before.
         """
+        assert self.polisher is not None
         settings = self.config.polish
-        given = (
+        rate = self.learning_rate.new_tensor(settings.learning_rate)
+        rate *= self.config.decay(self.iteration)
+        (loss, fields, self.where), descend = self.polisher.fly(
+            architectures,
+            rate,
             self._features(architectures),
             *self.critic_norm.shift_and_scale(),
             self.return_norm.std.float(),
@@ -252,21 +232,9 @@ class Trainer:
             self._noise(len(architectures)),
             *self.where,
         )
-        rate = self.learning_rate.new_tensor(settings.learning_rate)
-        rate *= self.config.decay(self.iteration)
-        if self.on_cpu:
-            policies = Unrolled(self.policy(architectures)[0], self.policy.slope)
-            with one_thread():
-                loss, fields, self.where = self._polish_loss(policies, *given)
-        else:
-            self._drawn = architectures
-            self._refresh()
-            told = vars(self.policy.tell(architectures)).values()
-            loss, fields, self.where = self._polish_step(*told, *given, rate)
 
         def improve() -> dict[str, float]:
-            if self.on_cpu:
-                self._descend_polish(loss, rate)
+            descend()
             found = float(parallel.mean(loss.detach()))
             return {"policy_loss": found, "learning_rate": float(rate)}
 
@@ -274,54 +242,6 @@ class Trainer:
         rollout.reward = rollout.reward - settings.end_cost * rollout.terminated
         self.critic_norm.update(rollout.critic_input[:-1].flatten(0, 1))
         return rollout, improve
-
-    def _polish_dense(self, *given: Tensor) -> tuple[Tensor, dict[str, Tensor], Where]:
-        """`polish` on a GPU, of tensors alone: it goes down the gradient at once."""
-        *given_before, rate = given
-        with self._held():
-            policies, _ = self.policy.dense(Told(*given_before[:TOLD]), self._drawn)
-            loss, fields, where = self._polish_loss(policies, *given_before[TOLD:])
-            self._descend_polish(loss, rate)
-        return loss.detach(), fields, where
-
-    def _polish_loss(
-        self,
-        policies: Callable[[Tensor], Tensor],
-        per_env: Tensor,
-        critic_shift: Tensor,
-        critic_scale: Tensor,
-        unit: Tensor,
-        shift: Tensor,
-        scale: Tensor,
-        noise: Tensor,
-        *where: Tensor,
-    ) -> tuple[Tensor, dict[str, Tensor], Where]:
-        """Minus the return of a while, in units of its standard deviation, and `polish.fly`'s.
-
-        The critic's features of the architecture in each environment are (N, F).
-        """
-        assert isinstance(self.env, Differentiable)
-        log_std = torch.full_like(noise[0, :, 0], math.log(self.config.polish.std))
-        frozen = {name: p.detach().clone() for name, p in self.critic.named_parameters()}
-
-        def value(critic_input: Tensor, env: Tensor) -> Tensor:
-            seen = torch.cat(((critic_input - critic_shift) * critic_scale, per_env[env]), dim=-1)
-            scaled: Tensor = functional_call(self.critic, frozen, (seen,))
-            return scaled * unit
-
-        given = (policies, log_std, shift, scale, noise, value, self.config.ppo.gamma)
-        observation, critic_input = where
-        objective, fields, now = polish.fly(self.env, (observation, critic_input), *given)
-        if not objective.requires_grad:
-            raise HyperPPOError(
-                f"{self.config.task}: no gradient leads from its rewards to its actions: "
-                "train it with --set polish.last=0"
-            )
-        return -objective / unit, fields, now
-
-    def _descend_polish(self, loss: Tensor, rate: Tensor) -> None:
-        limit = self.config.polish.max_grad_norm
-        descend(self.polish_optimizer, self.policy.weights, loss, rate, limit)
 
     def _features(self, architectures: Sequence[Architecture]) -> Tensor:
         """What the critic is told of the architecture that acts in each environment, (N, F)."""
@@ -485,25 +405,11 @@ class Trainer:
         for slow, fast in zip(self.averaged.parameters(), self.policy.parameters(), strict=True):
             slow.lerp_(fast, 1 - decay)
 
-    def _fall_back(self, loss: float) -> float:
-        """Go on from policies of before if the simulator's gradients have diverged: 1, else 0."""
-        assert self.last_good is not None
-        std = float(self.return_norm.std)
-        mean = -loss * std * self.config.ppo.rollout
-        if not self.last_good.diverged(self.averaged, mean, std):
-            return 0.0
-        for policy in (self.policy, self.averaged):
-            policy.load_state_dict(self.last_good.earlier.state_dict())
-        for moments in self.polish_optimizer.state.values():
-            for moment in moments.values():  # in place: a captured step looks there
-                moment.zero_()
-        return 1.0
-
     def modules(self) -> dict[str, nn.Module]:
         """All that learns or keeps count, by name."""
-        kept = {} if self.last_good is None else {"last_good": self.last_good}
+        last_good = {} if self.polisher is None else {"last_good": self.polisher.last_good}
         return {
-            **kept,
+            **last_good,
             "policy": self.policy,
             "averaged": self.averaged,
             "critic": self.critic,
@@ -514,8 +420,9 @@ class Trainer:
 
     def optimizers(self) -> dict[str, torch.optim.Adam]:
         """By name."""
+        polish = {} if self.polisher is None else {"polish_optimizer": self.polisher.optimizer}
         return {
             "policy_optimizer": self.policy_optimizer,
             "critic_optimizer": self.critic_optimizer,
-            "polish_optimizer": self.polish_optimizer,
+            **polish,
         }

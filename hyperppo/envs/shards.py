@@ -16,7 +16,7 @@ from torch import Tensor
 
 from hyperppo import parallel
 from hyperppo.config import RunConfig
-from hyperppo.envs.base import Differentiable, Step, VectorEnv
+from hyperppo.envs.base import Capturable, Differentiable, Step, VectorEnv
 from hyperppo.envs.registry import make_compiled_env, make_env
 
 
@@ -45,6 +45,26 @@ def training_env(config: RunConfig, iteration: int = 0) -> VectorEnv:
 def shards_of(env: VectorEnv) -> Sequence[VectorEnv]:
     """The shards that an environment is made of."""
     return env.shards if isinstance(env, Shards) else (env,)
+
+
+def capturable(env: VectorEnv) -> list[Capturable]:
+    """Its shards whose rollouts on a GPU can be captured: all or, of another task, none."""
+    return [shard for shard in shards_of(env) if isinstance(shard, Capturable)]
+
+
+def refresh(env: VectorEnv) -> None:
+    """Before a rollout on a GPU: draw anew, in place, what its steps use up."""
+    for shard in capturable(env):
+        shard.refresh()
+
+
+@contextmanager
+def held(env: VectorEnv) -> Iterator[None]:
+    """A rollout within this ends with the state in the tensors where it began, if it can."""
+    with ExitStack() as stack:
+        for shard in capturable(env):
+            stack.enter_context(shard.held())
+        yield
 
 
 class Shards:

@@ -40,10 +40,10 @@ def test_a_captured_training_is_the_one_launched_step_by_step(given):
 def test_captured_gradients_through_the_simulator_are_those_launched_step_by_step():
     given = {"polish": {"last": 1.0}, "env": {"noise": {"delay_steps": [0, 1]}}}
     captured, plain = trainer(**given), trainer(**given)
-    plain._polish_step = plain._polish_dense
+    plain.polisher._step = plain.polisher._dense
     for _ in range(5):
         ours, theirs = captured.step(), plain.step()
-    assert captured._polish_step._graph is not None
+    assert captured.polisher._step._graph is not None
     for name in ("reward", "policy_loss", "value_loss"):
         assert ours[name] == pytest.approx(theirs[name], rel=0.02, abs=1e-3), name
 
@@ -53,7 +53,7 @@ def test_training_falls_back_within_a_captured_step():
     for _ in range(5):
         ours.step()
     before = [p.clone() for p in ours.policy.parameters()]
-    assert ours._fall_back(1e6) == 1.0
+    assert ours.polisher.fall_back(ours.averaged, 1e6, 1.0)
     assert not all(torch.equal(a, b) for a, b in zip(before, ours.policy.parameters(), strict=True))
     assert abs(ours.step()["policy_loss"]) < 1e3
 

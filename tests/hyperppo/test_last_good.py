@@ -63,17 +63,18 @@ def test_training_goes_on_from_policies_of_before(monkeypatch: pytest.MonkeyPatc
     assert trainer.step()["fell_back"] == 1
     for policy in (trainer.policy, trainer.averaged):
         assert all(torch.equal(v, before[k]) for k, v in policy.state_dict().items())
-    moments = trainer.polish_optimizer.state.values()
+    assert trainer.polisher is not None
+    moments = trainer.polisher.optimizer.state.values()
     assert not any(bool(m.any()) for each in moments for m in each.values())
     monkeypatch.setattr(trainer, "polish", actual)
     assert trainer.step()["fell_back"] == 0
     # A training resumed from a checkpoint falls back to the same policies.
     other = job._trainer(config)
     restore(other, state)
-    assert other.last_good is not None
-    kept = other.last_good.earlier.state_dict()
+    assert other.polisher is not None
+    kept = other.polisher.last_good.earlier.state_dict()
     assert all(torch.equal(v, before[k]) for k, v in kept.items())
-    assert int(other.last_good.well) == 2
+    assert int(other.polisher.last_good.well) == 2
 
 
 def test_ppo_alone_keeps_no_copies() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -18,7 +19,7 @@ from hyperppo.config import make_config
 from hyperppo.envs.base import Differentiable, Step
 from hyperppo.envs.quadrotor import QuadrotorEnv, QuadrotorOptions
 from hyperppo.envs.quadrotor.plants import plant_options
-from hyperppo.envs.quadrotor.world import tensors
+from hyperppo.envs.quadrotor.world import copy_over, tensors
 from hyperppo.envs.registry import resolve_options
 from hyperppo.errors import HyperPPOError
 from hyperppo.ghn import GHN, Weights
@@ -199,8 +200,39 @@ def test_polishing_begins_where_the_config_says() -> None:
     trainer = job._trainer(config)
     logs = [trainer.step() for _ in range(6)]
     assert ["kl" in log for log in logs] == [True] * 3 + [False] * 3
-    assert trainer.polish_optimizer.state  # and nothing moved the stds
+    assert trainer.polisher is not None
+    assert trainer.polisher.optimizer.state  # and nothing moved the stds
     assert all(np.isfinite(log["policy_loss"]) for log in logs)
+
+
+def test_a_gpus_way_down_the_gradient_leads_up() -> None:
+    """On a CPU here: padded policies, episodes that end unasked, the state kept in its place."""
+    trainer = job._trainer(small_config(polish={"last": 1.0}))
+    env, polisher = trainer.env, trainer.polisher
+    assert isinstance(env, QuadrotorEnv)
+    assert polisher is not None
+    polisher.on_cpu, env._masked = False, True
+    env._spares, env._seen_of_spares = env._draw_spares()
+    architectures = trainer.sampler.draw(4)
+    given = (
+        trainer._features(architectures),
+        *trainer.critic_norm.shift_and_scale(),
+        torch.tensor(1.0),
+        *trainer.observation_norm.shift_and_scale(),
+        torch.zeros(8, 4, 16, env.act_dim),
+        *trainer.where,
+    )
+    place, world = env.world.state.position, copy.deepcopy(env.world)
+    chance = env.generator.get_state()
+    losses = []
+    for _ in range(4):  # the same flight again, by better and better policies
+        copy_over(env.world, world)
+        env.generator.set_state(chance)
+        (loss, _, _), _ = polisher.fly(architectures, torch.tensor(1e-3), *given)
+        losses.append(float(loss))
+        assert env.world.state.position is place
+    assert losses == sorted(losses, reverse=True)
+    assert losses[0] > losses[-1]
 
 
 def test_the_standard_deviations_stay_as_ppo_left_them() -> None:
